@@ -1,0 +1,15 @@
+"""Single level: weights and architecture descend the same loss on the same data."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from morenas.bilevel.problem import BilevelProblem
+
+
+def single_level(problem: BilevelProblem, step: int) -> tuple[Tensor, list[Tensor]]:
+    """Differentiate the *lower* loss with respect to the architecture; the upper data is never read.
+
+    Source: the one-level control of Liu et al. 2019, section 3.
+    """
+    return problem.lower.gradients(step, problem.arch)

@@ -1,0 +1,172 @@
+"""The bilevel loop: warm the weights up, then alternate, every step a pure function of the state before it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from morenas.bilevel.hypergradients import Hypergradient
+from morenas.bilevel.problem import BilevelProblem
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When which level moves, and how fast. Everything is a function of the step number, so nothing restarts.
+
+    Attributes:
+        steps: Lower (weight) steps in all.
+        warmup: Lower steps before the first upper step: a zero-initialised factor gives no architecture gradient.
+        every: Lower steps between upper steps.
+        ramp: Share of the steps over which the lower learning rate rises linearly; then it falls by a cosine.
+        max_grad_norm: Gradients of the weights are clipped to this norm; infinity for no clipping.
+    """
+
+    steps: int
+    warmup: int
+    every: int
+    ramp: float = 0.06
+    max_grad_norm: float = 1.0
+
+    def upper_steps(self) -> int:
+        """Upper steps in all."""
+        return sum(self.is_upper(step) for step in range(self.steps))
+
+    def is_upper(self, step: int) -> bool:
+        """Whether an upper step precedes lower step ``step``."""
+        return step >= self.warmup and (step - self.warmup) % self.every == 0
+
+    def upper_number(self, step: int) -> int:
+        """How many upper steps precede lower step ``step``, one at ``step`` itself not counted."""
+        return max(0, math.ceil((step - self.warmup) / self.every))
+
+    def progress(self, step: int) -> float:
+        """Share of the time after warm-up that has passed, 0 to 1: what temperatures are annealed by."""
+        return min(1.0, max(0.0, (step - self.warmup) / max(1, self.steps - self.warmup - 1)))
+
+    def lower_factor(self, step: int) -> float:
+        """Factor on the lower learning rate at ``step``."""
+        ramp = max(1, round(self.ramp * self.steps))
+        if step < ramp:
+            return (step + 1) / ramp
+        return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, self.steps - ramp)))
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did. ``upper_loss`` is None where no upper step was taken."""
+
+    step: int
+    lower_loss: float
+    upper_loss: float | None
+    lower_lr: float
+
+
+class BilevelLoop:
+    """Runs a bilevel problem.
+
+    Invariant: the state is (parameters, optimizer state, step number) and nothing else; ``state_tensors`` and
+    ``load_state_tensors`` carry all of it, so that a loop that is stopped and resumed repeats one that never was.
+    """
+
+    def __init__(
+        self,
+        problem: BilevelProblem,
+        hypergradient: Hypergradient,
+        lower_optimizer: torch.optim.Optimizer,
+        upper_optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+    ) -> None:
+        """Check that each optimizer holds exactly its level's parameters.
+
+        Raises:
+            ValueError: If an optimizer holds other tensors than its level, or the schedule never moves the upper level.
+        """
+        _check_holds("lower", lower_optimizer, problem.weights)
+        _check_holds("upper", upper_optimizer, problem.arch)
+        if schedule.upper_steps() == 0:
+            raise ValueError(
+                f"A schedule of {schedule.steps} steps with a warm-up of {schedule.warmup} takes no upper step: nothing would be searched."
+            )
+        self.problem = problem
+        self.hypergradient = hypergradient
+        self.optimizers = {"lower": lower_optimizer, "upper": upper_optimizer}
+        self.schedule = schedule
+        self.base_rates = [group["lr"] for group in lower_optimizer.param_groups]
+        self.step = 0
+
+    def run(self, after_step: Callable[[StepReport], None] = lambda report: None) -> None:
+        """Take the steps that remain; ``after_step`` is called after each."""
+        while self.step < self.schedule.steps:
+            upper_loss = self._upper_step() if self.schedule.is_upper(self.step) else None
+            lower_loss, rate = self._lower_step()
+            report = StepReport(self.step, lower_loss, upper_loss, rate)
+            self.step += 1
+            after_step(report)
+
+    def _upper_step(self) -> float:
+        number = self.schedule.upper_number(self.step)
+        loss, grads = self.hypergradient(self.problem, number)
+        for tensor, grad in zip(self.problem.arch, grads, strict=True):
+            tensor.grad = grad
+        self._apply("upper")
+        return float(loss)
+
+    def _lower_step(self) -> tuple[float, float]:
+        factor = self.schedule.lower_factor(self.step)
+        for group, base in zip(self.optimizers["lower"].param_groups, self.base_rates, strict=True):
+            group["lr"] = base * factor
+        loss, grads = self.problem.lower.gradients(self.step, self.problem.weights)
+        for tensor, grad in zip(self.problem.weights, grads, strict=True):
+            tensor.grad = grad
+        torch.nn.utils.clip_grad_norm_(self.problem.weights, self.schedule.max_grad_norm)
+        self._apply("lower")
+        return float(loss), self.base_rates[0] * factor
+
+    def _apply(self, level: str) -> None:
+        self.optimizers[level].step()
+        self.optimizers[level].zero_grad(set_to_none=True)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The whole state as named tensors."""
+        state: dict[str, Tensor] = {"step": torch.tensor(self.step)}
+        for level, tensors in (("lower", self.problem.weights), ("upper", self.problem.arch)):
+            for index, tensor in enumerate(tensors):
+                state[f"{level}.{index}"] = tensor.detach()
+                for key, value in self.optimizers[level].state[tensor].items():
+                    state[f"{level}.{index}.{key}"] = torch.as_tensor(value)
+        return state
+
+    @torch.no_grad()
+    def load_state_tensors(self, state: dict[str, Tensor]) -> None:
+        """Take up the state that ``state_tensors`` gave.
+
+        Raises:
+            ValueError: If a parameter is missing or has another shape.
+        """
+        for level, tensors in (("lower", self.problem.weights), ("upper", self.problem.arch)):
+            for index, tensor in enumerate(tensors):
+                saved = state.get(f"{level}.{index}")
+                if saved is None or saved.shape != tensor.shape:
+                    raise ValueError(f"The state of {level} parameter {index} is missing or has another shape.")
+                tensor.copy_(saved)
+                prefix = f"{level}.{index}."
+                entries = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+                # torch keeps an optimizer's step counter on the CPU, its moments beside the parameter.
+                self.optimizers[level].state[tensor] = {
+                    key: value.clone() if value.ndim == 0 else value.to(tensor.device).clone()
+                    for key, value in entries.items()
+                }
+        self.step = int(state["step"])
+
+
+def _check_holds(level: str, optimizer: torch.optim.Optimizer, tensors: object) -> None:
+    held = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
+    own = {id(tensor) for tensor in tensors}  # type: ignore[attr-defined]
+    if held != own:
+        raise ValueError(
+            f"The {level} optimizer holds {len(held - own)} tensors that are not of its level and lacks {len(own - held)} that are."
+        )

@@ -1,0 +1,38 @@
+"""Every hypergradient against its closed form on quadratics."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from bilevel.quadratic import Quadratic
+
+from morenas.bilevel import HYPERGRADIENTS
+
+SETTINGS = [(3, 2, 0.5, 0), (6, 4, 0.0, 1), (5, 7, 2.0, 2)]
+
+
+@pytest.mark.parametrize(("n", "m", "rho", "seed"), SETTINGS)
+def test_first_order_is_the_direct_term(n: int, m: int, rho: float, seed: int) -> None:
+    quadratic = Quadratic.build(n, m, rho, seed)
+    loss, (gradient,) = HYPERGRADIENTS["first_order"](quadratic.problem(), 0)
+    torch.testing.assert_close(gradient, quadratic.direct_gradient())
+    torch.testing.assert_close(loss, quadratic.upper_loss(0).detach())
+
+
+@pytest.mark.parametrize(("n", "m", "rho", "seed"), SETTINGS)
+def test_single_level_is_the_gradient_of_the_lower_loss(n: int, m: int, rho: float, seed: int) -> None:
+    quadratic = Quadratic.build(n, m, rho, seed)
+    loss, (gradient,) = HYPERGRADIENTS["single_level"](quadratic.problem(), 0)
+    torch.testing.assert_close(gradient, quadratic.lower_arch_gradient())
+    torch.testing.assert_close(loss, quadratic.lower_loss(0).detach())
+
+
+@pytest.mark.parametrize("name", sorted(HYPERGRADIENTS))
+def test_no_hypergradient_changes_a_parameter_or_leaves_a_grad(name: str) -> None:
+    quadratic = Quadratic.build(4, 3, 1.0, 3)
+    before = quadratic.weights.detach().clone(), quadratic.arch.detach().clone()
+    HYPERGRADIENTS[name](quadratic.problem(), 0)
+    assert torch.equal(quadratic.weights, before[0])
+    assert torch.equal(quadratic.arch, before[1])
+    assert quadratic.weights.grad is None
+    assert quadratic.arch.grad is None

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from bilevel.quadratic import Quadratic
+from torch import Tensor
+
+from morenas.bilevel import HYPERGRADIENTS, BilevelLoop, BilevelProblem, Level, NonFiniteLoss, Schedule, StepReport
+
+
+def sgd(tensors: list[Tensor], rate: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(tensors, lr=rate)
+
+
+def loop_on(quadratic: Quadratic, schedule: Schedule, name: str = "first_order", adam: bool = False) -> BilevelLoop:
+    make = (lambda t, r: torch.optim.AdamW(t, lr=r)) if adam else sgd
+    return BilevelLoop(
+        quadratic.problem(),
+        HYPERGRADIENTS[name],
+        make([quadratic.weights], 0.1),
+        make([quadratic.arch], 0.05),
+        schedule,
+    )
+
+
+def test_one_step_equals_the_hand_computed_one() -> None:
+    quadratic = Quadratic.build(4, 3, 1.0, 0)
+    arch = quadratic.arch.detach() - 0.05 * quadratic.direct_gradient()
+    gap = quadratic.weights.detach() - quadratic.coupling @ arch
+    weights = quadratic.weights.detach() - 0.1 * quadratic.hessian @ gap
+    loop_on(quadratic, Schedule(1, warmup=0, every=1, ramp=0, max_grad_norm=math.inf)).run()
+    torch.testing.assert_close(quadratic.arch.detach(), arch)
+    torch.testing.assert_close(quadratic.weights.detach(), weights)
+
+
+def test_first_order_converges_to_the_anchor_and_the_weights_to_their_optimum() -> None:
+    quadratic = Quadratic.build(4, 3, 1.0, 1)
+    loop_on(quadratic, Schedule(3000, warmup=0, every=1, max_grad_norm=math.inf)).run()
+    torch.testing.assert_close(quadratic.arch.detach(), quadratic.anchor, atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        quadratic.weights.detach(), quadratic.coupling @ quadratic.arch.detach(), atol=1e-3, rtol=0
+    )
+
+
+def test_upper_steps_wait_for_the_warm_up_and_come_every_k() -> None:
+    quadratic = Quadratic.build(3, 2, 1.0, 2)
+    schedule = Schedule(20, warmup=7, every=4)
+    reports: list[StepReport] = []
+    loop_on(quadratic, schedule).run(reports.append)
+    taken = [report.step for report in reports if report.upper_loss is not None]
+    assert taken == [7, 11, 15, 19]
+    assert schedule.upper_steps() == len(taken)
+    assert [schedule.upper_number(step) for step in taken] == [0, 1, 2, 3]
+
+
+def test_every_micro_batch_counts() -> None:
+    weights, arch = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
+    targets = torch.tensor([[1.0, 0.0], [0.0, 4.0], [3.0, 2.0], [8.0, 2.0]])
+    level = Level("lower", lambda n: (targets[n] * weights).sum() + 0 * arch.sum(), accumulation=2)
+    loss, (grad,) = level.gradients(1, [weights])
+    torch.testing.assert_close(grad, targets[2:].mean(dim=0))
+    assert float(loss) == 0.0
+
+
+@pytest.mark.parametrize("stop", [1, 8, 13])
+@pytest.mark.parametrize("name", sorted(HYPERGRADIENTS))
+def test_a_resumed_loop_repeats_one_that_never_stopped(stop: int, name: str) -> None:
+    schedule = Schedule(20, warmup=5, every=3)
+    whole = Quadratic.build(4, 3, 1.0, 4)
+    loop_on(whole, schedule, name, adam=True).run()
+
+    class Stop(Exception):
+        pass
+
+    def interrupt(report: StepReport) -> None:
+        if report.step + 1 == stop:
+            raise Stop
+
+    first = Quadratic.build(4, 3, 1.0, 4)
+    interrupted = loop_on(first, schedule, name, adam=True)
+    with pytest.raises(Stop):
+        interrupted.run(interrupt)
+    state = {key: value.clone() for key, value in interrupted.state_tensors().items()}
+    second = Quadratic.build(4, 3, 1.0, 4)
+    resumed = loop_on(second, schedule, name, adam=True)
+    resumed.load_state_tensors(state)
+    resumed.run()
+    assert torch.equal(second.weights, whole.weights)
+    assert torch.equal(second.arch, whole.arch)
+
+
+def test_state_of_another_problem_is_refused() -> None:
+    schedule = Schedule(5, warmup=1, every=1)
+    other = loop_on(Quadratic.build(5, 3, 1.0, 0), schedule).state_tensors()
+    with pytest.raises(ValueError, match=r"lower parameter 0 .* another shape"):
+        loop_on(Quadratic.build(4, 3, 1.0, 0), schedule).load_state_tensors(other)
+
+
+def test_architecture_parameters_in_the_weights_optimizer_are_refused() -> None:
+    quadratic = Quadratic.build(3, 2, 1.0, 0)
+    with pytest.raises(ValueError, match="holds 1 tensors that are not of its level"):
+        BilevelLoop(
+            quadratic.problem(),
+            HYPERGRADIENTS["first_order"],
+            sgd([quadratic.weights, quadratic.arch], 0.1),
+            sgd([quadratic.arch], 0.1),
+            Schedule(5, 1, 1),
+        )
+
+
+def test_shared_and_frozen_tensors_are_refused() -> None:
+    shared = torch.zeros(2, requires_grad=True)
+    level = Level("lower", lambda n: shared.sum())
+    with pytest.raises(ValueError, match="disjoint"):
+        BilevelProblem(level, level, [shared], [shared])
+    with pytest.raises(ValueError, match="does not require gradients"):
+        BilevelProblem(level, level, [shared], [torch.zeros(2)])
+
+
+def test_a_schedule_that_never_searches_is_refused() -> None:
+    with pytest.raises(ValueError, match="no upper step"):
+        loop_on(Quadratic.build(3, 2, 1.0, 0), Schedule(5, warmup=5, every=1))
+
+
+@pytest.mark.parametrize("level", ["lower", "upper"])
+def test_a_loss_that_is_not_finite_stops_before_any_parameter_changes(level: str) -> None:
+    quadratic = Quadratic.build(3, 2, 1.0, 0)
+    losses = {"lower": quadratic.lower_loss, "upper": quadratic.upper_loss}
+    good = losses[level]
+    losses[level] = lambda n: good(n) * (float("nan") if n == 2 else 1.0)
+    problem = BilevelProblem(
+        Level("lower", losses["lower"]), Level("upper", losses["upper"]), [quadratic.weights], [quadratic.arch]
+    )
+    loop = BilevelLoop(
+        problem, HYPERGRADIENTS["first_order"], sgd([quadratic.weights], 0.1), sgd([quadratic.arch], 0.1), Schedule(6, 0, 1)
+    )
+    with pytest.raises(NonFiniteLoss, match=f"{level} loss is nan at step 2"):
+        loop.run()
+    assert loop.step == 2
+    assert torch.isfinite(quadratic.weights).all()
+    assert torch.isfinite(quadratic.arch).all()
+
+
+def test_learning_rate_rises_then_falls_to_zero_and_progress_covers_the_unit_interval() -> None:
+    schedule = Schedule(100, warmup=20, every=2, ramp=0.1)
+    factors = [schedule.lower_factor(step) for step in range(100)]
+    assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert all(later <= earlier for earlier, later in zip(factors[10:], factors[11:], strict=False))
+    assert factors[-1] < 1e-3
+    assert [schedule.progress(step) for step in (0, 20, 99)] == [0.0, 0.0, 1.0]
