@@ -1,0 +1,177 @@
+"""From a command line to a checked configuration, and from an error to one message and an exit status.
+
+Status 0: done. 1: failed in work that was begun. 2: input was refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from morenas.errors import InputError, suggest
+from morenas.rundir import RunDirectory, Saved
+from morenas.schema import FinetuneRunConfig, RunConfig, SearchRunConfig
+
+Execute = Callable[[Any, RunDirectory], float]
+
+REFUSED, FAILED = 2, 1
+
+
+def launch(command: str, schema: type[RunConfig], execute: Execute) -> None:
+    """Run ``execute(config, run directory)`` on what the command line says.
+
+    Args:
+        command: "search" or "finetune": the name of the primary config.
+        schema: Its typed schema.
+        execute: Does the work; returns the metric on the select split, which a sweeper maximizes.
+    """
+    register_schemas()
+    # Hydra then raises its errors, so that they can be told in one message and with the right exit status.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        if (directory := _resumed_directory(sys.argv[1:])) is not None:
+            _resume(command, schema, execute, directory)
+        else:
+            _start(command, schema, execute)
+    except InputError as error:
+        _refuse(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        _refuse(_explain(error, schema))
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted. Go on with the resume= line printed at the start of the run.")
+
+
+def register_schemas() -> None:
+    """Make the schemas and resolvers known to Hydra."""
+    store = ConfigStore.instance()
+    store.store(name="search_schema", node=SearchRunConfig)
+    store.store(name="finetune_schema", node=FinetuneRunConfig)
+    OmegaConf.register_new_resolver("morenas.task_slug", _task_slug, replace=True)
+
+
+def config_directory() -> str:
+    """The folder of configs: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "configs"
+    return str(inside if inside.is_dir() else package.parent / "configs")
+
+
+def to_config(config: DictConfig, schema: type[RunConfig]) -> Any:
+    """Check a composed config against its schema once more and turn it into dataclasses.
+
+    Hydra's ``+key=value`` adds keys behind a schema's back; here they are refused.
+
+    Raises:
+        InputError: Naming the full path of an unknown or missing key.
+    """
+    typed = OmegaConf.structured(schema)
+    known = set(_keys(typed))
+    for key in _keys(config):
+        if key not in known and not any(key.startswith(f"{parent}.") for parent in _open_keys(typed)):
+            raise InputError(f"{key}: there is no such key{suggest(key, known)}")
+    if OmegaConf.is_missing(config.task, "name"):
+        raise InputError("No task was chosen: add +task=<name>, for example +task=demo or +task=glue/rte.")
+    merged = OmegaConf.merge(typed, config)
+    if missing := sorted(OmegaConf.missing_keys(merged)):
+        raise InputError(f"{', '.join(missing)}: must be set, for example {missing[0]}=<value>")
+    return OmegaConf.to_object(merged)
+
+
+def _start(command: str, schema: type[RunConfig], execute: Execute) -> None:
+    def task(composed: DictConfig) -> float:
+        settings = HydraConfig.get()
+        directory = RunDirectory(Path(settings.runtime.output_dir))
+        try:
+            config = to_config(composed, schema)
+            if settings.mode == RunMode.MULTIRUN and config.tracking.wandb.group is None:
+                config.tracking.wandb.group = Path(settings.sweep.dir).name
+            directory.begin(command, config, list(settings.overrides.task))
+            return execute(config, directory)
+        except (InputError, OmegaConfBaseException) as error:
+            directory.discard_if_empty()
+            if settings.mode == RunMode.RUN:
+                # Left to Hydra, the error would be preceded by a line of Hydra's own.
+                _refuse(str(error) if isinstance(error, InputError) else _explain(error, schema))
+            print(f"morenas: error: {error}", file=sys.stderr)
+            raise
+
+    hydra.main(version_base="1.3", config_path=config_directory(), config_name=command)(task)()
+
+
+def _resume(command: str, schema: type[RunConfig], execute: Execute, path: Path) -> None:
+    if extra := [word for word in sys.argv[1:] if not word.startswith("resume=")]:
+        raise InputError(
+            f"resume={path}: a resumed run keeps its own configuration; leave out {' '.join(extra)}, or start a new run."
+        )
+    saved: Saved = RunDirectory(path).saved(command)
+    execute(to_config(OmegaConf.create(saved.config), schema), RunDirectory(path))
+
+
+def _resumed_directory(words: Sequence[str]) -> Path | None:
+    for word in words:
+        if word.startswith("resume=") and word not in ("resume=", "resume=null"):
+            return Path(word.removeprefix("resume=").strip("'\""))
+    return None
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"morenas: error: {message}", file=sys.stderr)
+    sys.exit(REFUSED)
+
+
+def _explain(error: Exception, schema: type[RunConfig]) -> str:
+    """Tell a config error in one line: the key's full path, what is wrong, the nearest valid name."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    key = getattr(cause, "full_key", None)
+    first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if key and key not in known_keys(schema):
+        return f"{key}: there is no such key{suggest(key, known_keys(schema))}"
+    if key:
+        return f"{key}: {str(cause).splitlines()[0]}"
+    if match := re.match(r"Could not find '(.+)/(.+?)'", first):
+        group, name = match.groups()
+        choices = _group_choices(group)
+        return f"{group}={name}: there is no such choice{suggest(name, choices)}. Choose from {', '.join(choices)}."
+    if match := re.match(r"Could not override '(.+?)'", first):
+        return f"{match[1]}: there is no such key{suggest(match[1], known_keys(schema))}. {' '.join(rest)}".rstrip()
+    return " ".join([first, *rest])
+
+
+def known_keys(schema: type[RunConfig]) -> list[str]:
+    """Every key of a schema, spelled with its full path."""
+    return sorted(_keys(OmegaConf.structured(schema)))
+
+
+def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    for name in config:
+        key = f"{prefix}{name}"
+        yield key
+        if not OmegaConf.is_missing(config, name) and isinstance(child := config._get_node(name), DictConfig) and child:
+            yield from _keys(child, f"{key}.")
+
+
+def _open_keys(typed: DictConfig) -> list[str]:
+    """Keys whose value is a mapping of the user's own names."""
+    return ["task.test_splits", "task.test_files"]
+
+
+def _group_choices(group: str) -> list[str]:
+    folder = Path(config_directory()) / group
+    root = folder if folder.is_dir() else Path(config_directory()) / group.split("/")[0]
+    return sorted(str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml"))
+
+
+def _task_slug(*_: str, _root_: DictConfig) -> str:
+    return str(OmegaConf.select(_root_, "task.name", default=None, throw_on_missing=False) or "no-task").replace("/", "-")

@@ -1,0 +1,124 @@
+"""The run directory: what lies where, and whether a run may begin or go on there."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from morenas.errors import InputError
+from morenas.files import read_json, write_json, write_text
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a run directory says of its run."""
+
+    command: str
+    config: dict[str, Any]
+    overrides: list[str]
+
+
+class RunDirectory:
+    """One run's files; see the output contract in the README. It may be moved at any time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.architecture = path / "architecture.json"
+        self.results = path / "results.json"
+        self.metrics = path / "search" / "metrics.jsonl"
+        self.trajectory = path / "search" / "trajectory.npz"
+        self.adapter = path / "adapter"
+        self.checkpoints = path / "checkpoints"
+        self.report = path / "report.html"
+        self._run = path / ".hydra" / "run.json"
+
+    def begin(self, command: str, config: Any, overrides: list[str]) -> None:
+        """Claim the directory for a new run and write its resolved config under ``.hydra/``.
+
+        Raises:
+            InputError: If another run lives there, or it cannot be written.
+        """
+        resolved = plain(config)
+        if self._run.exists() or self.results.exists():
+            self._refuse_taken(resolved)
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            write_text(self.path / ".hydra" / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
+            write_text(self.path / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
+            write_json(self._run, {"command": command, "config": resolved, "overrides": overrides})
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror}); choose another hydra.run.dir.") from error
+
+    def saved(self, command: str) -> Saved:
+        """Read back what ``begin`` wrote, to go on with an unfinished run.
+
+        Raises:
+            InputError: If there is no such run, it is complete, or another command made it.
+        """
+        if not self.path.is_dir():
+            raise InputError(f"resume={self.path}: there is no such directory.")
+        if not self._run.exists():
+            raise InputError(f"resume={self.path}: no run began there (.hydra/run.json is missing); name a run directory.")
+        if self.is_complete():
+            raise InputError(f"resume={self.path}: this run is complete; its results are in {self.results}.")
+        document = read_json(self._run, "run")
+        if document["command"] != command:
+            raise InputError(
+                f"resume={self.path}: this run belongs to python -m morenas.{document['command']}, not morenas.{command}."
+            )
+        return Saved(**document)
+
+    def is_complete(self) -> bool:
+        """Whether the run has published its results."""
+        return self.results.exists() and read_json(self.results, "results").get("status") == "complete"
+
+    def discard_if_empty(self) -> None:
+        """Remove the directory that Hydra made for a run that was refused before it wrote anything."""
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+            self.path.parent.rmdir()
+
+    def drop_checkpoints(self) -> None:
+        """Remove the state of phases that are finished."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def _refuse_taken(self, resolved: dict[str, Any]) -> None:
+        if self.is_complete():
+            raise InputError(f"{self.path}: holds a complete run; choose another hydra.run.dir, or remove it.")
+        theirs = read_json(self._run, "run")["config"] if self._run.exists() else {}
+        differing = sorted(_differing_keys(resolved, theirs))
+        if differing:
+            raise InputError(
+                f"{self.path}: holds an unfinished run of another configuration (it differs in {', '.join(differing[:6])}); "
+                "choose another hydra.run.dir."
+            )
+        raise InputError(f"{self.path}: holds this very run, unfinished; go on with resume={self.path}")
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A config of dataclasses and enums as plain JSON values."""
+    return _plain(OmegaConf.to_container(OmegaConf.structured(config), resolve=True))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.name if isinstance(value, Enum) else value
+
+
+def _differing_keys(ours: Any, theirs: Any, prefix: str = "") -> list[str]:
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        return [] if ours == theirs else [prefix.rstrip(".")]
+    return [
+        key
+        for name in sorted({*ours, *theirs})
+        for key in _differing_keys(ours.get(name), theirs.get(name), f"{prefix}{name}.")
+    ]

@@ -1,0 +1,117 @@
+"""The found architecture, as a value and as ``architecture.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from morenas.errors import InputError, suggest
+from morenas.files import read_json, write_json
+from morenas.monarch import num_parameters
+from morenas.results import validate
+
+FORMAT = "morenas.architecture/1"
+
+
+@dataclass(frozen=True)
+class ModuleShape:
+    """The adapter of one linear layer ``in_features -> out_features``."""
+
+    nblocks: int
+    blk_r: int
+    in_features: int
+    out_features: int
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A Monarch shape per module; modules without an adapter are absent.
+
+    Attributes:
+        base_model: Name or path of the pretrained model.
+        link: Link map of every adapter, "cyclic" or "monarch".
+        modules: Module name, relative to the task model, to shape.
+        params_fraction: Adapter parameters over the model's parameters.
+        budget: ``{"params": int, "request": {...}}`` it was found under.
+        search: How it was found.
+    """
+
+    base_model: str
+    link: str
+    modules: Mapping[str, ModuleShape]
+    params_fraction: float
+    budget: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, Any] = field(default_factory=dict)
+
+    def num_parameters(self) -> int:
+        """Adapter parameters, head not counted."""
+        return sum(num_parameters(s.in_features, s.out_features, s.nblocks, s.blk_r) for s in self.modules.values())
+
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Module name to ``(nblocks, blk_r)``."""
+        return {name: (shape.nblocks, shape.blk_r) for name, shape in self.modules.items()}
+
+    def check(self, linears: Mapping[str, tuple[int, int]]) -> None:
+        """Refuse a model whose linear layers (name to ``(in, out)``) are not those of this architecture.
+
+        Raises:
+            InputError: Naming the modules that do not match.
+        """
+        wrong = []
+        for name, shape in self.modules.items():
+            if name not in linears:
+                wrong.append(f"'{name}' is not there{suggest(name, linears)}")
+            elif linears[name] != (shape.in_features, shape.out_features):
+                here = "{} -> {}".format(*linears[name])
+                wrong.append(f"'{name}' is {here} here, {shape.in_features} -> {shape.out_features} in the architecture")
+        if wrong:
+            more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+            raise InputError(
+                f"The architecture was found for '{self.base_model}' and does not match this model: {'; '.join(wrong[:5])}{more}. "
+                "Use it with the model it was found for, or search again."
+            )
+
+    def to_json(self, path: str | Path) -> None:
+        """Write ``architecture.json``, whole or not at all, checked against its schema."""
+        write_json(path, self.document())
+
+    def document(self) -> dict[str, Any]:
+        """The JSON object that ``to_json`` writes."""
+        document = {
+            "format": FORMAT,
+            "base_model": self.base_model,
+            "link": self.link,
+            "modules": {name: asdict(shape) for name, shape in self.modules.items()},
+            "params": self.num_parameters(),
+            "params_fraction": self.params_fraction,
+            "budget": dict(self.budget),
+            "search": dict(self.search),
+        }
+        validate(document, "architecture", source="architecture")
+        return document
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> Architecture:
+        """Read ``architecture.json``.
+
+        Raises:
+            InputError: If it is missing, not JSON, of another version, or does not follow the schema.
+        """
+        document = read_json(path, "architecture")
+        validate(document, "architecture", source=str(path))
+        architecture = cls(
+            base_model=document["base_model"],
+            link=document["link"],
+            modules={name: ModuleShape(**shape) for name, shape in document["modules"].items()},
+            params_fraction=document["params_fraction"],
+            budget=document["budget"],
+            search=document["search"],
+        )
+        if architecture.num_parameters() != document["params"]:
+            raise InputError(
+                f"{path}: params={document['params']:,}, but its modules add up to {architecture.num_parameters():,}; "
+                "the file was edited by hand: correct params or search again."
+            )
+        return architecture

@@ -1,0 +1,58 @@
+"""Put a supernet layer in the place of every searched linear layer, and take them out again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from morenas.space.choices import Choice, SearchSpace
+from morenas.supernet.layer import SupernetLinear
+
+
+class Supernet:
+    """The supernet layers of a model.
+
+    The model is changed in place: every searched layer is wrapped, until ``remove`` puts the originals back. The
+    model's own parameters are left as they are; freezing them is the caller's business.
+    """
+
+    def __init__(self, model: nn.Module, space: SearchSpace, sharing: str = "full", seed: int = 0) -> None:
+        self.model = model
+        self.space = space
+        generator = torch.Generator().manual_seed(seed)
+        self.layers = {
+            name: SupernetLinear(model.get_submodule(name), features, space.choices, sharing, generator)
+            for name, features in space.modules.items()
+        }
+        for name, layer in self.layers.items():
+            _replace(model, name, layer)
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """Adapter weights by name, in module order."""
+        return {
+            f"{name}.{kind}": weight
+            for name, layer in self.layers.items()
+            for kind, weight in (("first", layer.first), ("second", layer.second))
+        }
+
+    def mix(self, probs: Tensor) -> None:
+        """Set the mixing probabilities ``(groups, choices)`` of the passes to come."""
+        for row, names in zip(probs.unbind(), self.space.groups.values(), strict=True):
+            for name in names:
+                self.layers[name].mix(row)
+
+    def factors(self, shapes: Mapping[str, Choice]) -> dict[str, tuple[Tensor, Tensor]]:
+        """The trained blocks of an architecture, as discrete adapters under the cyclic link take them."""
+        return {name: self.layers[name].factors(Choice(*shape)) for name, shape in shapes.items()}
+
+    def remove(self) -> None:
+        """Put the original layers back."""
+        for name, layer in self.layers.items():
+            _replace(self.model, name, layer.base)
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
