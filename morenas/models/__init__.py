@@ -1,0 +1,11 @@
+"""Pretrained classifiers, where they come from, and the linear layers adapters may go to.
+
+Importing this package pulls in neither torch nor transformers: a hub that is out of reach is noticed before
+them.
+"""
+
+from morenas.models.load import Pretrained, load_pretrained
+from morenas.models.source import ModelSource, resolve_model
+from morenas.models.targets import target_linears
+
+__all__ = ["ModelSource", "Pretrained", "load_pretrained", "resolve_model", "target_linears"]

@@ -1,0 +1,223 @@
+"""Load a pretrained sequence classifier, with a head whose start depends on the seed alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from morenas.errors import InputError
+from morenas.models.source import WAYS_OUT, ModelSource, resolve_model
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A classifier ready to be adapted.
+
+    Attributes:
+        model: The task model, in evaluation mode, on the CPU.
+        tokenizer: Its tokenizer; has a pad token, pads on the right.
+        name: What the user named.
+        head: Modules trained beside any adapter, in module order: what the task adds to the pretrained
+            network.
+        fingerprint: SHA-256 of the local weight files, or the hub's commit.
+        notes: What was decided on the way and a user should know.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    head: tuple[str, ...]
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+
+def load_pretrained(
+    name_or_path: str,
+    num_labels: int,
+    label_names: Sequence[str] | None = None,
+    kind: str = "classification",
+    seed: int = 0,
+    attn_implementation: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Pretrained:
+    """Load whatever ``AutoModelForSequenceClassification`` loads.
+
+    The global random state is left as it was.
+
+    Args:
+        name_or_path: ``"demo"`` (packaged), a folder, or a name on the hub.
+        num_labels: Number of classes; 1 for regression.
+        label_names: Names of the classes, or ``None``.
+        kind: ``"classification"`` or ``"regression"``.
+        seed: Decides the start of the new head.
+        attn_implementation: ``"eager"``, ``"sdpa"``, ... or the library's choice.
+        dtype: Of the weights; float32 unless given.
+    Raises:
+        InputError: If the model is missing, incomplete, damaged or no text classifier.
+    """
+    source = resolve_model(name_or_path)
+    model, loading = _load_model(
+        source, _head_config(num_labels, label_names, kind), seed, attn_implementation, dtype
+    )
+    tokenizer = _load_tokenizer(source)
+    notes = _notes(source, loading) + _ensure_pad_token(source, model, tokenizer)
+    new = set(loading["missing_keys"]) | {key for key, *_ in loading["mismatched_keys"]}
+    _check_base(source, model, new)
+    return Pretrained(
+        model, tokenizer, source.name, find_head(model, new), _fingerprint(source, model), notes
+    )
+
+
+def find_head(model: nn.Module, new_keys: Iterable[str] = ()) -> tuple[str, ...]:
+    """Name the modules that a task trains whatever the adapter, in module order.
+
+    Args:
+        model: A task model.
+        new_keys: Parameters that came from no checkpoint.
+    Returns:
+        Modules with parameters outside the pretrained network (``base_model_prefix``), and inside it those
+        whose own parameters are new, such as a pooler that the checkpoint lacks.
+    """
+    prefix = getattr(model, "base_model_prefix", "")
+    head = {key.rpartition(".")[0] for key in new_keys}
+    if prefix and hasattr(model, prefix):
+        outside = {
+            name
+            for name, child in model.named_children()
+            if name != prefix and any(True for _ in child.parameters())
+        }
+        head = {name for name in head if name.partition(".")[0] not in outside} | outside
+    return tuple(name for name, _ in model.named_modules() if name in head)
+
+
+def _head_config(num_labels: int, label_names: Sequence[str] | None, kind: str) -> dict[str, Any]:
+    if kind == "regression":
+        return {"num_labels": 1, "problem_type": "regression"}
+    names = list(label_names) if label_names else [f"LABEL_{index}" for index in range(num_labels)]
+    return {
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: index for index, name in enumerate(names)},
+        "problem_type": "single_label_classification",
+    }
+
+
+def _load_model(
+    source: ModelSource,
+    head: dict[str, Any],
+    seed: int,
+    attn_implementation: str | None,
+    dtype: torch.dtype | None,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    options: dict[str, Any] = (
+        {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    )
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return AutoModelForSequenceClassification.from_pretrained(
+                source.location,
+                dtype=dtype or torch.float32,
+                local_files_only=source.local,
+                ignore_mismatched_sizes=True,  # a head for other labels is replaced, and a note says so
+                output_loading_info=True,
+                **head,
+                **options,
+            )
+        except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError) as error:
+            raise _cannot_load(source, "model", error) from error
+
+
+def _load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    with _quiet():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source.location, local_files_only=source.local)
+        except Exception as error:  # tokenizers raises bare Exceptions for a damaged file
+            raise _cannot_load(source, "tokenizer", error) from error
+    tokenizer.padding_side = "right"  # position ids of decoders count from the left
+    return tokenizer
+
+
+def _cannot_load(source: ModelSource, what: str, error: Exception) -> InputError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return InputError(
+        f"Model '{source.name}': its {what} cannot be loaded as a text classifier: {reason} To go on, "
+        f"{WAYS_OUT}."
+    )
+
+
+def _check_base(source: ModelSource, model: PreTrainedModel, new: set[str]) -> None:
+    prefix = model.base_model_prefix + "."
+    base = [name for name, _ in model.named_parameters() if name.startswith(prefix)]
+    missing = [name for name in base if name in new]
+    if len(missing) > len(base) / 2:
+        raise InputError(
+            f"Model '{source.name}': its weights lack {len(missing)} of the {len(base)} tensors of "
+            f"{type(model).__name__} "
+            f"(the first is {missing[0]}); config.json and weights are of different models."
+        )
+
+
+def _notes(source: ModelSource, loading: dict[str, Any]) -> tuple[str, ...]:
+    replaced = sorted(key for key, *_ in loading["mismatched_keys"])
+    return (
+        (f"'{source.name}' has a head for other labels; started anew: {', '.join(replaced)}.",)
+        if replaced
+        else ()
+    )
+
+
+def _ensure_pad_token(
+    source: ModelSource, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> tuple[str, ...]:
+    note: tuple[str, ...] = ()
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise InputError(
+                f"Model '{source.name}': its tokenizer has neither a pad nor an eos token, so texts cannot "
+                "be batched; "
+                "set pad_token in its tokenizer_config.json."
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+        note = (f"'{source.name}' has no pad token: its end-of-text token {tokenizer.eos_token!r} pads.",)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return note
+
+
+def _fingerprint(source: ModelSource, model: PreTrainedModel) -> str:
+    if not source.local:
+        return getattr(model.config, "_commit_hash", None) or "unknown"
+    digest = hashlib.sha256()
+    for path in source.weights:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' load reports, warnings about new heads and progress bars off the screen."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

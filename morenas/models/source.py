@@ -1,0 +1,140 @@
+"""Where a pretrained model lies: the packaged demo, a local folder, or the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from morenas.hub import require_hub
+
+from morenas.errors import InputError
+
+DEMO = "demo"
+WAYS_OUT = (
+    "use local files (model.name_or_path=<folder> with config.json, weights and tokenizer) "
+    "or the packaged model (+task=demo)"
+)
+
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A place that ``from_pretrained`` reads.
+
+    Attributes:
+        name: What the user wrote.
+        location: What ``from_pretrained`` gets: a folder or a hub name.
+        weights: Weight files of a local folder; empty for the hub.
+    """
+
+    name: str
+    location: str
+    weights: tuple[Path, ...] = ()
+
+    @property
+    def local(self) -> bool:
+        """Whether the model lies in a folder of this machine."""
+        return bool(self.weights)
+
+
+def resolve_model(name_or_path: str) -> ModelSource:
+    """Find a model and check that it can be loaded, before anything heavy is imported.
+
+    Args:
+        name_or_path: ``"demo"``, a folder, or a name on the hub.
+    Raises:
+        InputError: If the folder is missing or lacks config, weights or tokenizer, if its weights are cut
+            short, or if the hub is needed and out of reach.
+    """
+    if name_or_path == DEMO:
+        return _folder(name_or_path, Path(str(files("morenas") / "assets" / "demo")))
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return _folder(name_or_path, path)
+    if path.exists():
+        raise InputError(
+            f"model.name_or_path={name_or_path!r} is a file; name the folder that holds config.json, "
+            "weights and tokenizer."
+        )
+    if (
+        path.is_absolute()
+        or name_or_path.startswith(("./", "../", "~"))
+        or not _HUB_ID.fullmatch(name_or_path)
+    ):
+        raise InputError(
+            f"model.name_or_path={name_or_path!r} is no folder here and no name on the Hugging Face hub "
+            "('name' or 'owner/name'); "
+            f"{WAYS_OUT}."
+        )
+    require_hub(f"model '{name_or_path}'", WAYS_OUT)
+    return ModelSource(name_or_path, name_or_path)
+
+
+def _folder(name: str, path: Path) -> ModelSource:
+    if not (path / "config.json").is_file():
+        raise _lacks(name, path, "config.json")
+    weights = next((path / weight for weight in _WEIGHTS if (path / weight).is_file()), None)
+    if weights is None:
+        raise _lacks(name, path, "weights (model.safetensors or pytorch_model.bin)")
+    if not any(next(path.glob(pattern), None) for pattern in _TOKENIZERS):
+        raise _lacks(
+            name, path, "a tokenizer (tokenizer.json, vocab.txt, vocab.json or a sentencepiece model)"
+        )
+    shards = _shards(weights)
+    for shard in shards:
+        _check_whole(name, shard)
+    return ModelSource(name, str(path), shards)
+
+
+def _lacks(name: str, path: Path, what: str) -> InputError:
+    return InputError(
+        f"Model '{name}': the folder {path} has no {what}. A model folder is what save_pretrained of model "
+        "and tokenizer writes: "
+        "config.json, weights and tokenizer side by side."
+    )
+
+
+def _shards(weights: Path) -> tuple[Path, ...]:
+    if not weights.name.endswith(".index.json"):
+        return (weights,)
+    try:
+        names = set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"{weights} is no weight index ({error}); copy the model folder again.") from error
+    return tuple(weights.parent / name for name in sorted(names))
+
+
+def _check_whole(name: str, shard: Path) -> None:
+    if not shard.is_file():
+        raise _lacks(name, shard.parent, f"weight file {shard.name}, which its index names")
+    if shard.suffix != ".safetensors":
+        return
+    size = shard.stat().st_size
+    with shard.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(length)) if 8 + length <= size else None
+        except ValueError:
+            header = None
+    if not isinstance(header, dict):
+        raise InputError(
+            f"Model '{name}': {shard} is no safetensors file or is cut short ({size:,} bytes); copy it again."
+        )
+    ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+    whole = 8 + length + max(ends, default=0)
+    if size != whole:
+        raise InputError(
+            f"Model '{name}': {shard} is damaged: {size:,} bytes where its header speaks of {whole:,}; copy "
+            "it again."
+        )

@@ -1,0 +1,137 @@
+"""Classifiers load with a head that depends on the seed alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import FAMILIES, NO_PAD_TOKEN, save_tiny, tiny_batch, tiny_classifier
+
+from morenas.errors import InputError
+from morenas.models import load_pretrained
+from morenas.models.load import find_head
+
+HEADS = {
+    "bert": ("classifier",),
+    "roberta": ("classifier",),
+    "distilbert": ("pre_classifier", "classifier"),
+    "deberta-v2": ("pooler", "classifier"),
+    "electra": ("classifier",),
+    "gpt2": ("score",),
+    "llama": ("score",),
+    "qwen2": ("score",),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {family: save_tiny(family, tmp_path_factory.mktemp(family)) for family in FAMILIES}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_loads_and_its_head_is_what_the_task_adds(folders: dict[str, Path], family: str) -> None:
+    pretrained = load_pretrained(str(folders[family]), 3, ("x", "y", "z"))
+    assert pretrained.head == HEADS[family]
+    assert pretrained.model.config.id2label == {0: "x", 1: "y", 2: "z"}
+    assert pretrained.model(**tiny_batch(num_labels=3)).logits.shape == (3, 3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pad_token_is_there_and_taking_one_is_said(folders: dict[str, Path], family: str) -> None:
+    pretrained = load_pretrained(str(folders[family]), 2)
+    assert pretrained.model.config.pad_token_id == pretrained.tokenizer.pad_token_id is not None
+    assert pretrained.tokenizer.padding_side == "right"
+    assert bool(pretrained.notes) == (family in NO_PAD_TOKEN)
+
+
+def test_the_head_is_a_function_of_the_seed_and_of_nothing_else(folders: dict[str, Path]) -> None:
+    def head(seed: int) -> torch.Tensor:
+        return load_pretrained(str(folders["bert"]), 2, seed=seed).model.classifier.weight
+
+    torch.manual_seed(1)
+    first = head(7)
+    torch.manual_seed(2)
+    assert torch.equal(first, head(7))
+    assert not torch.equal(first, head(8))
+
+
+def test_loading_leaves_the_global_random_state(folders: dict[str, Path]) -> None:
+    before = torch.random.get_rng_state()
+    load_pretrained(str(folders["roberta"]), 2)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_loading_is_silent(folders: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:
+    load_pretrained(str(folders["bert"]), 2)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_regression_has_one_output_and_a_squared_loss(folders: dict[str, Path]) -> None:
+    model = load_pretrained(str(folders["bert"]), 1, kind="regression").model
+    batch = tiny_batch(num_labels=1)
+    output = model(**batch)
+    assert output.logits.shape == (3, 1)
+    torch.testing.assert_close(output.loss, (output.logits[:, 0] - batch["labels"]).square().mean())
+
+
+def test_half_precision_weights_load_as_float32(tmp_path: Path) -> None:
+    tiny_classifier("bert").half().save_pretrained(save_tiny("bert", tmp_path))
+    assert load_pretrained(str(tmp_path), 2).model.dtype == torch.float32
+
+
+def test_a_head_for_other_labels_is_replaced_and_said(tmp_path: Path) -> None:
+    save_tiny("bert", tmp_path, num_labels=5)
+    pretrained = load_pretrained(str(tmp_path), 2)
+    assert pretrained.model.classifier.out_features == 2
+    assert "classifier.weight" in pretrained.notes[0]
+
+
+def test_a_pooler_that_the_checkpoint_lacks_is_part_of_the_head(tmp_path: Path) -> None:
+    from tiny_models import tiny_config
+    from transformers import BertForMaskedLM
+
+    save_tiny("bert", tmp_path)
+    BertForMaskedLM(tiny_config("bert")).save_pretrained(tmp_path)
+    assert load_pretrained(str(tmp_path), 2).head == ("bert.pooler.dense", "classifier")
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    save_tiny("bert", tmp_path)
+    tiny_classifier("gpt2").save_pretrained(tmp_path / "other")
+    (tmp_path / "model.safetensors").write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
+    with pytest.raises(InputError, match="weights lack"):
+        load_pretrained(str(tmp_path), 2)
+
+
+def test_a_model_type_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    save_tiny("bert", tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "nothing-known"}')
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_pretrained(str(tmp_path), 2)
+
+
+def test_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
+    save_tiny("bert", tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "model"')
+    with pytest.raises(InputError, match="tokenizer cannot be loaded"):
+        load_pretrained(str(tmp_path), 2)
+
+
+def test_the_fingerprint_is_of_the_weights(folders: dict[str, Path], tmp_path: Path) -> None:
+    same = load_pretrained(str(save_tiny("bert", tmp_path / "same")), 2).fingerprint
+    other = load_pretrained(str(save_tiny("bert", tmp_path / "other", seed=1)), 2).fingerprint
+    assert load_pretrained(str(folders["bert"]), 2).fingerprint == same != other
+    assert len(same) == 64
+
+
+def test_a_head_can_be_found_without_knowing_what_is_new() -> None:
+    assert find_head(tiny_classifier("distilbert")) == ("pre_classifier", "classifier")
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["all-MiniLM-L6-v2-fp16", "babyllama-tok105", "stories260K"])
+def test_real_weights_load(real_models: Path, name: str) -> None:
+    pretrained = load_pretrained(str(real_models / name), 2)
+    encoded = pretrained.tokenizer("a cat sat", "on the mat", return_tensors="pt")
+    assert pretrained.model.eval()(**encoded).logits.isfinite().all()

@@ -1,0 +1,103 @@
+"""A model is found, or refused by name, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_models import save_tiny
+
+from morenas.errors import InputError
+from morenas.models import resolve_model
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny("bert", tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "model"))
+
+
+def test_a_whole_folder_is_local_with_its_weights(folder: Path) -> None:
+    source = resolve_model(str(folder))
+    assert source.local
+    assert [path.name for path in source.weights] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "named"),
+    [("config.json", "config.json"), ("model.safetensors", "weights"), ("tokenizer.json", "tokenizer")],
+)
+def test_an_incomplete_folder_is_refused_by_what_it_lacks(folder: Path, missing: str, named: str) -> None:
+    (folder / missing).unlink()
+    with pytest.raises(InputError, match=f"has no .*{named}"):
+        resolve_model(str(folder))
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_weights_cut_short_are_refused_by_file(folder: Path, keep: int) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"model\.safetensors"):
+        resolve_model(str(folder))
+
+
+def test_weights_of_other_content_are_refused(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n" * 20)
+    with pytest.raises(InputError, match="no safetensors file"):
+        resolve_model(str(folder))
+
+
+def test_a_missing_shard_is_named(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'
+    )
+    with pytest.raises(InputError, match="model-00001-of-00002"):
+        resolve_model(str(folder))
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./gone", "../gone/model", "a/b/c", "no such model"])
+def test_what_can_only_be_a_path_is_refused_without_asking_the_hub(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: str) -> None:
+        raise AssertionError("asked the hub")
+
+    monkeypatch.setattr("morenas.models.source.require_hub", never)
+    with pytest.raises(InputError, match="no folder here"):
+        resolve_model(name)
+
+
+def test_a_file_is_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match="is a file"):
+        resolve_model(str(folder / "config.json"))
+
+
+@pytest.mark.parametrize("name", ["roberta-base", "FacebookAI/roberta-base"])
+def test_a_hub_name_asks_the_hub_and_names_the_ways_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        "morenas.models.source.require_hub", lambda what, ways_out: asked.append((what, ways_out))
+    )
+    source = resolve_model(name)
+    assert source.location == name and not source.local
+    assert name in asked[0][0] and "model.name_or_path=" in asked[0][1] and "+task=demo" in asked[0][1]
+
+
+def test_resolving_imports_nothing_heavy(folder: Path) -> None:
+    program = (
+        "import sys; from morenas.models import resolve_model; resolve_model(sys.argv[1]); "
+        "print([m for m in ('torch', 'transformers', 'peft', 'datasets', 'huggingface_hub') if m in "
+        "sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,101 @@
+"""Targets are the linear layers that an adapter can go to, and no others."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import FAMILIES, HIDDEN, INTERMEDIATE, LAYERS, tiny_classifier
+from torch import nn
+
+from morenas.errors import InputError
+from morenas.models import target_linears
+from morenas.models.load import find_head
+
+LINEARS = {
+    "bert": 6 * LAYERS,
+    "roberta": 6 * LAYERS,
+    "distilbert": 6 * LAYERS,
+    "deberta-v2": 6 * LAYERS,
+    "electra": 6 * LAYERS + 1,  # and the projection of its embeddings
+    "gpt2": 4 * LAYERS,
+    "llama": 7 * LAYERS,
+    "qwen2": 7 * LAYERS,
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_linear_finds_every_layer_of_the_network_and_none_of_the_head(family: str) -> None:
+    model = tiny_classifier(family)
+    head = find_head(model)
+    targets = target_linears(model, "all-linear", head)
+    assert len(targets) == LINEARS[family]
+    assert not any(name.split(".")[0] in head or "pooler" in name for name in targets)
+    assert list(targets) == [name for name, _ in model.named_modules() if name in targets]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shapes_are_those_of_the_layer_as_a_function(family: str) -> None:
+    model = tiny_classifier(family)
+    for name, (inputs, outputs) in target_linears(model, exclude=find_head(model)).items():
+        assert model.get_submodule(name)(torch.zeros(1, inputs)).shape == (1, outputs)
+
+
+def test_conv1d_is_not_read_transposed() -> None:
+    targets = target_linears(tiny_classifier("gpt2"), ["c_attn", "c_fc"])
+    assert set(targets.values()) == {(HIDDEN, 3 * HIDDEN), (HIDDEN, INTERMEDIATE)}
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "distilbert"])
+def test_auto_is_what_peft_targets_by_default(family: str) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = tiny_classifier(family)
+    targets = target_linears(model, "auto", find_head(model))
+    peft_model = get_peft_model(model, LoraConfig())
+    assert sorted(targets) == sorted(peft_model.targeted_module_names)
+
+
+def test_auto_without_defaults_says_what_to_do() -> None:
+    with pytest.raises(InputError, match=r"'distilbert'.*all-linear"):
+        target_linears(tiny_classifier("distilbert"), "auto")
+
+
+def test_names_match_as_endings_of_whole_words() -> None:
+    model = tiny_classifier("bert")
+    assert len(target_linears(model, ["query", "value"])) == 2 * LAYERS
+    assert len(target_linears(model, ["attention.output.dense"])) == LAYERS
+    with pytest.raises(InputError):
+        target_linears(model, ["uery"])
+
+
+def test_a_regular_expression_matches_the_whole_name() -> None:
+    model = tiny_classifier("bert")
+    assert len(target_linears(model, r".*layer\.1.*\.(query|key)")) == 2
+    with pytest.raises(InputError):
+        target_linears(model, r"layer\.1")
+
+
+def test_the_head_is_no_target_even_when_named() -> None:
+    model = tiny_classifier("roberta")
+    assert not any(
+        name.startswith("classifier") for name in target_linears(model, ["dense"], find_head(model))
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [(["querry"], "query"), ("all_linear", "all-linear"), (["intermediate.dens"], "dense")],
+)
+def test_no_match_names_what_is_near_and_what_is_there(wrong: str | list[str], meant: str) -> None:
+    with pytest.raises(InputError, match=rf"{meant}.*There are: .*query"):
+        target_linears(tiny_classifier("bert"), wrong)
+
+
+def test_a_broken_regular_expression_is_refused() -> None:
+    with pytest.raises(InputError, match="regular expression"):
+        target_linears(tiny_classifier("bert"), "(query")
+
+
+def test_a_projection_that_is_never_called_is_no_target() -> None:
+    model = nn.Sequential(nn.MultiheadAttention(8, 2), nn.Linear(8, 8))
+    assert list(target_linears(model)) == ["1"]
