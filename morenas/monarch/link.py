@@ -1,0 +1,41 @@
+"""Link maps: which value of the first blocks goes to which slot of the second."""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+class Link(str, Enum):
+    """How value ``(k, j)``, the j-th output of input block k, reaches slot ``(l, a)`` of output block l.
+
+    ``MONARCH``, the paper's: with ``i = k * r + j``, ``l = i mod N`` and ``a = i div N``.
+    ``CYCLIC``: ``l = (k + j) mod N`` and ``a = j``. Nested in r, and connected where N does not divide r.
+    """
+
+    MONARCH = "monarch"
+    CYCLIC = "cyclic"
+
+
+def link_permutation(link: Link, nblocks: int, blk_r: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return the permutation ``p`` of ``nblocks * blk_r`` values: slot ``l * r + a`` takes value ``p[l * r + a]``.
+
+    Values are numbered ``k * r + j``.
+    """
+    return _permutation(Link(link), nblocks, blk_r, str(device))
+
+
+@lru_cache(maxsize=1024)
+def _permutation(link: Link, nblocks: int, blk_r: int, device: str) -> Tensor:
+    # A cached tensor made under torch.inference_mode could never take part in a backward pass again.
+    with torch.inference_mode(False):
+        block = torch.arange(nblocks).unsqueeze(1)
+        slot = torch.arange(blk_r)
+        if link is Link.CYCLIC:
+            permutation = (block - slot) % nblocks * blk_r + slot
+        else:
+            permutation = slot * nblocks + block
+        return permutation.flatten().to(device)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import FAMILIES, tiny_batch, tiny_classifier
+
+from morenas.models import target_linears
+from morenas.models.load import find_head
+from morenas.space import Choice, build_space
+from morenas.supernet import Supernet
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_supernet_starts_as_the_model_and_leaves_it_as_it_came(family: str) -> None:
+    model = tiny_classifier(family)
+    batch = tiny_batch()
+    before, modules = model(**batch).logits, dict(model.named_modules())
+    space = build_space(target_linears(model, exclude=find_head(model)), [1, 2, 4], [0, 1, 2])
+    supernet = Supernet(model, space)
+    supernet.mix(torch.full((len(space.groups), len(space.choices)), 1 / len(space.choices)))
+    assert torch.equal(model(**batch).logits, before)
+    supernet.remove()
+    assert dict(model.named_modules()) == modules
+    assert torch.equal(model(**batch).logits, before)
+
+
+def test_gradients_reach_every_adapter_and_every_probability() -> None:
+    model = tiny_classifier("bert")
+    space = build_space(target_linears(model, exclude=find_head(model)), [1, 2, 4], [0, 1, 2])
+    supernet = Supernet(model, space)
+    with torch.no_grad():
+        for name, weight in supernet.weights().items():
+            if name.endswith("second"):
+                weight.normal_(std=0.1)
+    probs = torch.full((len(space.groups), len(space.choices)), 1 / len(space.choices)).requires_grad_()
+    supernet.mix(probs)
+    grads = torch.autograd.grad(model(**tiny_batch()).loss, [probs, *supernet.weights().values()])
+    assert (grads[0][:, 1:] != 0).all()
+    for (name, _), grad in zip(supernet.weights().items(), grads[1:], strict=True):
+        assert (grad.abs().sum(dim=1) > 0).all(), name
+
+
+def test_modules_of_a_group_share_one_choice() -> None:
+    model = tiny_classifier("bert")
+    space = build_space(target_linears(model, exclude=find_head(model)), [1, 2], [1, 2], granularity="type")
+    supernet = Supernet(model, space)
+    one_hot = torch.eye(len(space.choices))[[0, 1, 2, 3, 0, 1]]
+    supernet.mix(one_hot)
+    for row, names in zip(one_hot, space.groups.values(), strict=True):
+        for name in names:
+            layer = supernet.layers[name]
+            assert layer._link is not None
+            assert torch.equal(layer._link, layer.link_tensor(row))
+
+
+def test_factors_come_in_the_shapes_of_the_architecture() -> None:
+    model = tiny_classifier("bert")
+    space = build_space(target_linears(model, exclude=find_head(model)), [1, 2, 4], [1, 2])
+    supernet = Supernet(model, space)
+    name = next(iter(space.modules))
+    ((first, second),) = supernet.factors({name: Choice(4, 2)}).values()
+    assert (first.shape, second.shape) == ((4, 2, 4), (4, 4, 2))
