@@ -26,7 +26,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-_TEXT = "a an the cat dog bird fish sees eats likes hates red blue big small fast slow good bad not and or but is it"
+_TEXT = "a an the cat dog bird fish sees eats likes hates red blue big small fast slow good bad not and or is it"
 WORDS = tuple(_TEXT.split())
 """Every word that the tokenizer knows; others become the unknown token."""
 
@@ -153,7 +153,7 @@ def tiny_classifier(
 def save_tiny(
     family: str, directory: str | Path, seed: int = 0, num_labels: int | None = None, **overrides: Any
 ) -> Path:
-    """Save model and tokenizer; without ``num_labels`` the pretrained network alone, so that the head is new."""
+    """Save model and tokenizer; without ``num_labels`` the pretrained network alone: its head will be new."""
     if num_labels is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

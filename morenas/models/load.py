@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from morenas.errors import InputError
+from morenas.models.quiet import quiet_transformers
 from morenas.models.source import WAYS_OUT, ModelSource, resolve_model
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _load_model(
     options: dict[str, Any] = (
         {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     )
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with quiet_transformers(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             return AutoModelForSequenceClassification.from_pretrained(
@@ -141,7 +141,7 @@ def _load_model(
 def _load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    with _quiet():
+    with quiet_transformers():
         try:
             tokenizer = AutoTokenizer.from_pretrained(source.location, local_files_only=source.local)
         except Exception as error:  # tokenizers raises bare Exceptions for a damaged file
@@ -205,19 +205,3 @@ def _fingerprint(source: ModelSource, model: PreTrainedModel) -> str:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' load reports, warnings about new heads and progress bars off the screen."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

@@ -46,7 +46,7 @@ def _linears(model: nn.Module, exclude: tuple[str, ...]) -> dict[str, tuple[int,
     for name, module in model.named_modules():
         if any(name == head or name.startswith(head + ".") for head in exclude):
             continue
-        # nn.MultiheadAttention reads the weight of its projection without calling it: an adapter there never runs
+        # nn.MultiheadAttention reads its projection's weight without calling it: an adapter there never runs
         if isinstance(module, nn.Linear) and not isinstance(
             module, nn.modules.linear.NonDynamicallyQuantizableLinear
         ):

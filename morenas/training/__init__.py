@@ -1,0 +1,46 @@
+"""Fine-tuning of what was found and of what it is compared with, in one harness."""
+
+from morenas.training.attach import Parameters, attach, count_parameters
+from morenas.training.equal_lora import equal_parameter_lora
+from morenas.training.evaluate import evaluate, predict
+from morenas.training.finetune import FinetuneData, FinetuneResult, finetune
+from morenas.training.methods import (
+    METHODS,
+    AdaLora,
+    Boft,
+    Dora,
+    Full,
+    GraLora,
+    Head,
+    Lora,
+    Method,
+    More,
+    build_method,
+)
+from morenas.training.saving import save_adapter
+from morenas.training.settings import TrainingSettings
+
+__all__ = [
+    "METHODS",
+    "AdaLora",
+    "Boft",
+    "Dora",
+    "FinetuneData",
+    "FinetuneResult",
+    "Full",
+    "GraLora",
+    "Head",
+    "Lora",
+    "Method",
+    "More",
+    "Parameters",
+    "TrainingSettings",
+    "attach",
+    "build_method",
+    "count_parameters",
+    "equal_parameter_lora",
+    "evaluate",
+    "finetune",
+    "predict",
+    "save_adapter",
+]

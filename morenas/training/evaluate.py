@@ -1,0 +1,79 @@
+"""Predictions of a model on a data set, in the data set's order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from morenas.errors import InputError
+
+Metrics = Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]]
+"""From logits ``(examples, num_labels)`` and labels ``(examples,)`` to named metrics, higher is better."""
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    batch_size: int = 64,
+    bf16: bool = False,
+) -> NDArray[np.float32]:
+    """Return the logits of every example, ``(examples, num_labels)``.
+
+    Examples of like length share a batch, longest first, so that little is padding and a memory error comes
+    at once. The model is left in the mode it was in.
+
+    Args:
+        model: On the device to compute on.
+        dataset: From ``morenas.tasks.encode``.
+        batch_size: Examples per batch.
+        bf16: Autocast to bfloat16.
+    """
+    device = next(model.parameters()).device
+    lengths = np.array([len(ids) for ids in dataset["input_ids"]])
+    order = np.argsort(-lengths, kind="stable")
+    columns = [column for column in tokenizer.model_input_names if column in dataset.column_names]
+    inputs = dataset.select_columns(columns)
+    training = model.training
+    model.eval()
+    logits = []
+    for start in range(0, len(order), batch_size):
+        batch = tokenizer.pad(inputs[order[start : start + batch_size].tolist()], return_tensors="pt").to(
+            device
+        )
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits.append(model(**batch).logits.float())
+    model.train(training)
+    gathered = torch.cat(logits).cpu().numpy()
+    return gathered[np.argsort(order, kind="stable")]
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    metrics: Metrics,
+    batch_size: int = 64,
+    bf16: bool = False,
+) -> dict[str, float]:
+    """Return the metrics of a model on an encoded data set.
+
+    Raises:
+        InputError: If a prediction is not finite.
+    """
+    logits = predict(model, dataset, tokenizer, batch_size, bf16)
+    finite = np.isfinite(logits).all(axis=1)
+    if not finite.all():
+        raise InputError(
+            f"{int((~finite).sum())} of {len(finite)} predictions are not finite (the first is row "
+            f"{int(np.argmin(finite))}); the training diverged: lower training.learning_rate."
+        )
+    return {name: float(value) for name, value in metrics(logits, np.asarray(dataset["labels"])).items()}

@@ -1,0 +1,289 @@
+"""Fine-tune an adapted model; keep the checkpoint that is best on ``select``; survive being killed."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from peft.tuners.adalora import AdaLoraModel
+from torch import nn
+from transformers import (
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from morenas.errors import InputError
+from morenas.files import read_json, write_json
+from morenas.models.quiet import quiet_transformers
+from morenas.seeds import derive
+from morenas.tasks.batches import Batches
+from morenas.tracking.observer import Observer
+from morenas.training.attach import count_parameters
+from morenas.training.checkpoints import checkpoint_folder, keep_only, last_checkpoint, seal, verify
+from morenas.training.evaluate import Metrics, evaluate
+from morenas.training.losses import NonFiniteLoss
+from morenas.training.settings import TrainingSettings
+from morenas.training.trainer import StepTrainer
+
+LOG_EVERY = 10  # optimizer steps
+PROGRESS = "progress.json"
+
+
+@dataclass(frozen=True)
+class FinetuneData:
+    """What to train on and what to choose by.
+
+    Attributes:
+        train: Encoded examples.
+        select: Encoded examples that choose among checkpoints; never the test set.
+        tokenizer: Of the model; pads batches.
+        metrics: From logits and labels to named metrics, higher is better.
+        metric: The one that decides.
+    """
+
+    train: Dataset
+    select: Dataset
+    tokenizer: PreTrainedTokenizerBase
+    metrics: Metrics
+    metric: str
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What a fine-tune came to; the model itself holds the weights of ``best_step``.
+
+    Attributes:
+        metrics: On ``select``, at ``best_step``.
+        best_step: Optimizer step of the best evaluation, the first of equals.
+        steps: Optimizer steps of the whole run.
+        history: One entry per evaluation: step, mean training loss since the last one, metrics on ``select``.
+        adapter_params: Trained parameters outside the head.
+        head_params: Trained parameters of the head.
+    """
+
+    metrics: dict[str, float]
+    best_step: int
+    steps: int
+    history: list[dict[str, float]]
+    adapter_params: int
+    head_params: int
+
+
+def finetune(
+    model: nn.Module,
+    data: FinetuneData,
+    settings: TrainingSettings,
+    directory: str | Path,
+    observer: Observer,
+    head: Sequence[str] = (),
+    phase: str = "finetune",
+) -> FinetuneResult:
+    """Train what ``attach`` marked and leave the model with the weights that were best on ``select``.
+
+    Checkpoints go to ``directory`` at every evaluation; the best and the last are kept. Called again with the
+    same arguments after a kill, it goes on from the last one, and on a CPU ends with the same weights, bit
+    for bit; called again after its end, it restores the best weights and returns the same result. The folder
+    is the caller's to remove.
+
+    Args:
+        model: From ``attach``, freshly attached even when resuming.
+        directory: Folder of the checkpoints of this fine-tune alone.
+        head: The head's modules, for the parameter count of methods without adapters.
+        phase: Name for the observer and its metrics.
+    Raises:
+        InputError: If the loss is not finite (naming step, learning rate and batch; the last good checkpoint
+            stays), or if a checkpoint is damaged or of another run.
+    """
+    return _Run(model, data, settings, Path(directory), observer, tuple(head), phase).execute()
+
+
+class _Run(TrainerCallback):
+    """One fine-tune: what it was given, and what it has seen so far."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: FinetuneData,
+        settings: TrainingSettings,
+        directory: Path,
+        observer: Observer,
+        head: tuple[str, ...],
+        phase: str,
+    ) -> None:
+        self.model, self.data, self.settings = model, data, settings
+        self.directory, self.observer, self.head, self.phase = directory, observer, head, phase
+        self.total = settings.total_steps(len(data.train))
+        self.eval_steps = settings.eval_steps(self.total)
+        self.identity = {
+            "settings": {key: value for key, value in asdict(settings).items() if key != "device"},
+            "examples": {"train": len(data.train), "select": len(data.select)},
+        }
+        self.history: list[dict[str, float]] = []
+        self.logged_at = 0
+        self.loss_since_eval = 0.0
+
+    def execute(self) -> FinetuneResult:
+        last = self._find_checkpoint()
+        seed = derive(self.settings.seed, "finetune", "batches")
+        batches = Batches(self.data.train, self.data.tokenizer, self.settings.batch_size, seed)
+        with quiet_transformers(), _one_device(self.settings.device):
+            arguments = _arguments(self.settings, self.total, self.directory)
+            self.trainer = StepTrainer(self.model, arguments, batches, self, self._seal)
+        self.observer.start(self.phase, self.total, self.logged_at)
+        try:
+            with quiet_transformers():
+                self.trainer.train(resume_from_checkpoint=str(last) if last else None)
+        except NonFiniteLoss as error:
+            raise InputError(self._explain(error, batches)) from error
+        self._restore_best()
+        self.observer.finish(self.phase)
+        return self._result()
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Let AdaLoRA cut ranks: after the optimizer's step, while the gradients are there."""
+        if isinstance(self.model, PeftModel) and isinstance(self.model.base_model, AdaLoraModel):
+            self.model.base_model.update_and_allocate(state.global_step)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Tell the observer; evaluate and ask for a checkpoint where it is time."""
+        step, metrics = state.global_step, None
+        if step in self.eval_steps:
+            metrics = self._log(step) | self._evaluate(step)
+            control.should_save = True
+        elif step % LOG_EVERY == 0:
+            metrics = self._log(step)
+        self.observer.step(self.phase, step, metrics)
+
+    def _log(self, step: int) -> dict[str, float]:
+        loss = self.trainer.losses.drain()
+        self.loss_since_eval += loss
+        mean = loss / (step - self.logged_at)
+        self.logged_at = step
+        rate = self.trainer.lr_scheduler.get_last_lr()[0]
+        return {f"{self.phase}/loss": mean, f"{self.phase}/learning_rate": rate}
+
+    def _evaluate(self, step: int) -> dict[str, float]:
+        data, settings = self.data, self.settings
+        metrics = evaluate(
+            self.model, data.select, data.tokenizer, data.metrics, settings.eval_batch_size, settings.bf16
+        )
+        steps = step - (self.history[-1]["step"] if self.history else 0)
+        self.history.append({"step": step, "loss": self.loss_since_eval / steps, **metrics})
+        self.loss_since_eval = 0.0
+        return {f"{self.phase}/select_{name}": value for name, value in metrics.items()}
+
+    def _best(self) -> dict[str, float]:
+        """The entry of the best evaluation, the first of equals; a metric that is undefined is the worst."""
+        metric = self.data.metric
+        return max(self.history, key=lambda entry: -math.inf if math.isnan(entry[metric]) else entry[metric])
+
+    def _seal(self, folder: Path) -> None:
+        write_json(folder / PROGRESS, {"history": self.history})
+        seal(folder, {**self.identity, "threads": torch.get_num_threads()})
+        keep_only(self.directory, {int(self._best()["step"]), int(self.history[-1]["step"])})
+
+    def _find_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, after checking it and that of the best evaluation."""
+        last = last_checkpoint(self.directory)
+        if last is None:
+            return None
+        self._check_identity(last, verify(last))
+        self.history = read_json(last / PROGRESS, "checkpoint")["history"]
+        self.logged_at = int(self.history[-1]["step"])
+        verify(checkpoint_folder(self.directory, int(self._best()["step"])))
+        return last
+
+    def _check_identity(self, folder: Path, info: Mapping[str, Any]) -> None:
+        for group, own in self.identity.items():
+            for key, value in own.items():
+                if info[group].get(key) != value:
+                    raise InputError(
+                        f"Checkpoint {folder} is of a run with {group} {key}={info[group].get(key)}, not "
+                        f"{value}; "
+                        "resume with the same configuration, or remove it to begin this phase anew."
+                    )
+        if info["threads"] != torch.get_num_threads():
+            self.observer.message(
+                f"The run was started with {info['threads']} threads and goes on with "
+                f"{torch.get_num_threads()}: results may differ in the last digits."
+            )
+
+    def _restore_best(self) -> None:
+        self.trainer.restore(checkpoint_folder(self.directory, int(self._best()["step"])))
+        # accelerate wraps the forward pass for autocast and keeps the optimizer alive
+        self.trainer.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        self.trainer.accelerator.free_memory()
+
+    def _explain(self, error: NonFiniteLoss, batches: Batches) -> str:
+        at, last = error.at, last_checkpoint(self.directory)
+        kept = f"The last good checkpoint is kept: {last}." if last else "No checkpoint had been written."
+        return (
+            f"{self.phase}: the training loss is {error.value} at optimizer step {at.step} of {self.total} "
+            f"(learning rate {at.learning_rate:.3g}, batch {at.number}). {kept} "
+            "Lower training.learning_rate, or look at the examples of that batch."
+        )
+
+    def _result(self) -> FinetuneResult:
+        best = self._best()
+        adapter, head = count_parameters(self.model, self.head)
+        metrics = {name: value for name, value in best.items() if name not in ("step", "loss")}
+        return FinetuneResult(metrics, int(best["step"]), self.total, self.history, adapter, head)
+
+
+def _arguments(settings: TrainingSettings, total_steps: int, directory: Path) -> TrainingArguments:
+    arguments = TrainingArguments(
+        output_dir=str(directory),
+        max_steps=total_steps,
+        per_device_train_batch_size=1,  # a row of the Trainer's data set is one of our micro-batches
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type=settings.scheduler,
+        warmup_steps=math.ceil(settings.warmup_ratio * total_steps),
+        max_grad_norm=settings.max_grad_norm,
+        bf16=settings.bf16,
+        seed=settings.seed,
+        use_cpu=settings.device == "cpu",
+        eval_strategy="no",  # evaluations and checkpoints are asked for step by step
+        save_strategy="no",
+        logging_strategy="no",
+        logging_nan_inf_filter=False,  # it would hide a loss that is not finite
+        dataloader_pin_memory=settings.device.startswith("cuda"),
+        disable_tqdm=True,
+        report_to=[],
+        log_level="error",
+    )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # more than one would mean DataParallel
+    return arguments
+
+
+@contextlib.contextmanager
+def _one_device(device: str) -> Iterator[None]:
+    """Make accelerate, which else takes the first accelerator it finds, use ``device``."""
+    if device == "cpu":
+        yield
+        return
+    before = os.environ.get("ACCELERATE_TORCH_DEVICE")
+    os.environ["ACCELERATE_TORCH_DEVICE"] = device
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["ACCELERATE_TORCH_DEVICE"]
+        else:
+            os.environ["ACCELERATE_TORCH_DEVICE"] = before
