@@ -10,7 +10,7 @@ from typing import Any
 from morenas.errors import InputError, suggest
 from morenas.files import read_json, write_json
 from morenas.monarch import num_parameters
-from morenas.results import validate
+from morenas.documents import validate
 
 FORMAT = "morenas.architecture/1"
 

@@ -1,0 +1,79 @@
+"""Seconds, steps and peak memory of each phase of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from morenas.files import read_json, write_json
+
+
+@dataclass
+class Phase:
+    """What a phase took so far, interruptions added up. Memory in bytes: of the GPU in use, else of the process."""
+
+    name: str
+    seconds: float = 0.0
+    steps: int = 0
+    peak_memory_bytes: int | None = None
+
+
+class Meter:
+    """Measures phases; kept in a file, so that a resumed run adds to what was measured before it stopped."""
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        self.path, self.device = path, device
+        saved = read_json(path, "phase measurements") if path.exists() else []
+        self.phases = {phase["name"]: Phase(**phase) for phase in saved}
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[Phase]:
+        """Measure what is done inside as (more of) phase ``name``."""
+        phase = self.phases.setdefault(name, Phase(name))
+        before, began = phase.seconds, time.perf_counter()
+        reset_peak_memory(self.device)
+        try:
+            yield phase
+        finally:
+            phase.seconds = before + time.perf_counter() - began
+            phase.peak_memory_bytes = max(phase.peak_memory_bytes or 0, peak_memory(self.device))
+            self.save()
+
+    def save(self) -> None:
+        """Write what was measured."""
+        write_json(self.path, self.rows())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One object per phase, in the order they began."""
+        return [asdict(phase) for phase in self.phases.values()]
+
+
+def reset_peak_memory(device: str) -> None:
+    """Begin a new measurement of peak memory, where the platform allows it."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        # Linux: writing 5 resets the process's high-water mark; elsewhere the mark is that of the whole process.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: str) -> int:
+    """Peak memory since the last reset, in bytes."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device))
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
