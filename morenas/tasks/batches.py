@@ -1,0 +1,73 @@
+"""Batches as an endless sequence in which every batch is a pure function of its number."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from morenas.seeds import derive
+
+POOL = 50  # batches whose examples are sorted by length together
+
+
+class Batches:
+    """Batches of an encoded data set, shuffled anew each epoch and grouped by length.
+
+    Invariants: ``batches[number]`` depends on the data, the batch size, the seed and the number alone, so a resumed
+    run needs no other state; every epoch of ``steps_per_epoch`` batches holds every example once, its last examples
+    in a smaller batch where the batch size does not divide their number.
+    """
+
+    def __init__(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, batch_size: int, seed: int) -> None:
+        """Keep the examples of ``dataset``, from ``morenas.tasks.encode``, in memory."""
+        padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+        self._columns = {
+            name: ([np.asarray(row, dtype=np.int64) for row in dataset[name]], padding.get(name, 0))
+            for name in tokenizer.model_input_names
+            if name in dataset.column_names
+        }
+        self._labels = torch.tensor(list(dataset["labels"]))
+        self._lengths = np.array([len(row) for row in self._columns["input_ids"][0]])
+        self._batch_size, self._seed = batch_size, seed
+        self._epoch = lru_cache(maxsize=2)(self._order)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches that hold every example once."""
+        return math.ceil(len(self._lengths) / self._batch_size)
+
+    def rows(self, number: int) -> NDArray[np.int64]:
+        """Row numbers of the examples of a batch."""
+        epoch, index = divmod(number, self.steps_per_epoch)
+        return self._epoch(epoch)[index]
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        """The model's inputs, each ``(examples, longest)`` and padded on the right, and ``labels``."""
+        rows = self.rows(number)
+        inputs = {name: _pad([values[row] for row in rows], fill) for name, (values, fill) in self._columns.items()}
+        return {**inputs, "labels": self._labels[torch.from_numpy(rows)]}
+
+    def _order(self, epoch: int) -> list[NDArray[np.int64]]:
+        generator = np.random.default_rng(derive(self._seed, "epoch", epoch))
+        shuffled = generator.permutation(len(self._lengths))
+        pool = POOL * self._batch_size
+        batches = []
+        for start in range(0, len(shuffled), pool):
+            part = shuffled[start : start + pool]
+            part = part[np.argsort(-self._lengths[part], kind="stable")]
+            batches.extend(part[at : at + self._batch_size] for at in range(0, len(part), self._batch_size))
+        return [batches[index] for index in generator.permutation(len(batches))]
+
+
+def _pad(rows: list[NDArray[np.int64]], fill: int) -> Tensor:
+    padded = np.full((len(rows), max(map(len, rows))), fill, dtype=np.int64)
+    for target, row in zip(padded, rows, strict=True):
+        target[: len(row)] = row
+    return torch.from_numpy(padded)

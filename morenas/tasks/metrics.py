@@ -1,0 +1,62 @@
+"""Metrics by name, from scikit-learn and scipy; higher is better for all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from sklearn import metrics as scores
+
+from morenas.errors import InputError, suggest
+
+Values = NDArray[Any]
+
+
+def _f1(predictions: Values, labels: Values) -> float:
+    """Of the class 1 where there are two classes, else the mean over classes."""
+    average = "binary" if max(labels.max(), predictions.max()) <= 1 else "macro"
+    return float(scores.f1_score(labels, predictions, average=average, zero_division=0.0))
+
+
+def _defined(value: float) -> float:
+    """Correlation with a constant is undefined; it predicts nothing, so it counts as none."""
+    return 0.0 if math.isnan(value) else float(value)
+
+
+CLASSIFICATION: dict[str, Callable[[Values, Values], float]] = {
+    "accuracy": lambda predictions, labels: float(scores.accuracy_score(labels, predictions)),
+    "f1": _f1,
+    "matthews_correlation": lambda predictions, labels: float(scores.matthews_corrcoef(labels, predictions)),
+}
+REGRESSION: dict[str, Callable[[Values, Values], float]] = {
+    "pearson": lambda predictions, labels: _defined(stats.pearsonr(predictions, labels).statistic),
+    "spearman": lambda predictions, labels: _defined(stats.spearmanr(predictions, labels).statistic),
+}
+
+
+def check_metrics(names: Sequence[str], kind: str) -> None:
+    """Refuse a metric that does not exist or does not fit the kind of task.
+
+    Raises:
+        InputError: Naming it and those there are.
+    """
+    known = REGRESSION if kind == "regression" else CLASSIFICATION
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"task.metrics: '{name}' is no metric of a {kind} task{suggest(name, known)}. There are: {', '.join(known)}."
+            )
+
+
+def compute_metrics(names: Sequence[str], kind: str, logits: Values, labels: Values) -> dict[str, float]:
+    """Score logits ``(examples, num_labels)`` against labels ``(examples,)``."""
+    if kind == "regression":
+        predictions = np.asarray(logits, dtype=np.float64).reshape(len(labels))
+        with np.errstate(all="ignore"):
+            return {name: REGRESSION[name](predictions, labels) for name in names}
+    predictions = np.asarray(logits).argmax(axis=-1)
+    return {name: CLASSIFICATION[name](predictions, labels) for name in names}

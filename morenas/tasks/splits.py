@@ -1,0 +1,90 @@
+"""Disjoint splits of the examples to train on: stratified, seeded, and never two copies of a text in two splits."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from morenas.errors import InputError
+
+BINS = 10  # strata of a regression task, by quantile of the label
+
+
+def content(example: Mapping[str, Any], text_columns: Sequence[str]) -> str:
+    """What an example says, white space, case and Unicode form aside: equal for copies of a text."""
+    return "\x1f".join(" ".join(unicodedata.normalize("NFKC", example[c]).casefold().split()) for c in text_columns)
+
+
+def split_examples(
+    examples: Sequence[Mapping[str, Any]],
+    text_columns: Sequence[str],
+    fractions: Mapping[str, float],
+    rest: str,
+    seed: int,
+    regression: bool = False,
+) -> dict[str, list[int]]:
+    """Split examples by content.
+
+    The split of an example depends on the seed, the fractions and the set of texts in its stratum, not on the order
+    of rows. Invariants: every example is in exactly one split; examples of equal content are in the same one.
+
+    Args:
+        examples: With the text columns and ``label``.
+        fractions: Split to its share of each stratum.
+        rest: Name of the split that takes what is left.
+    Returns:
+        Split to row numbers, ascending.
+    Raises:
+        InputError: If a split comes out empty.
+    """
+    rows = defaultdict(list)
+    for index, example in enumerate(examples):
+        rows[content(example, text_columns)].append(index)
+    splits: dict[str, list[int]] = {name: [] for name in (*fractions, rest)}
+    for texts in _strata(examples, rows, regression).values():
+        texts.sort(key=lambda text: hashlib.sha256(f"{seed}\x1e{text}".encode()).digest())
+        for name, share in _cut(texts, fractions, rest).items():
+            splits[name].extend(index for text in share for index in rows[text])
+    for name, indices in splits.items():
+        if not indices:
+            raise InputError(
+                f"The split '{name}' is empty: {len(examples)} examples with {len(rows)} distinct texts are too few "
+                f"for fractions {dict(fractions)}; give more examples or other fractions."
+            )
+    return {name: sorted(indices) for name, indices in splits.items()}
+
+
+def sample_examples(
+    examples: Sequence[Mapping[str, Any]], text_columns: Sequence[str], size: int, seed: int, regression: bool = False
+) -> list[int]:
+    """Row numbers of a stratified sample of about ``size`` examples, ascending."""
+    if size >= len(examples):
+        return list(range(len(examples)))
+    share = size / len(examples)
+    return split_examples(examples, text_columns, {"sample": share}, "rest", seed, regression)["sample"]
+
+
+def _strata(
+    examples: Sequence[Mapping[str, Any]], rows: Mapping[str, list[int]], regression: bool
+) -> dict[Any, list[str]]:
+    """Texts by the label of their first example, or by its quantile bin."""
+    first = {text: examples[indices[0]]["label"] for text, indices in rows.items()}
+    if regression:
+        order = sorted(first, key=lambda text: (first[text], text))
+        first = {text: rank * BINS // len(order) for rank, text in enumerate(order)}
+    strata = defaultdict(list)
+    for text, stratum in first.items():
+        strata[stratum].append(text)
+    return dict(sorted(strata.items()))
+
+
+def _cut(texts: list[str], fractions: Mapping[str, float], rest: str) -> dict[str, list[str]]:
+    cut, start = {}, 0
+    for name, fraction in fractions.items():
+        size = round(fraction * len(texts))
+        cut[name] = texts[start : start + size]
+        start += size
+    return {**cut, rest: texts[start:]}
