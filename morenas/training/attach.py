@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import AdaLoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -46,7 +46,7 @@ def attach(
         return _without_adapters(model, method, head)
     with _seeded(seed), _calm():
         try:
-            adapted = get_peft_model(model, config)
+            adapted = _adapt(model, config)
         except (ValueError, TypeError, NotImplementedError) as error:
             raise InputError(
                 f"Method {method.name} cannot be attached to {type(model).__name__}: {error}"
@@ -67,7 +67,9 @@ def count_parameters(model: nn.Module, head: Sequence[str] = ()) -> Parameters:
     counts = Parameters(adapter=0, head=0)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            of_head = ".modules_to_save." in name if isinstance(model, PeftModel) else name.startswith(prefixes)
+            of_head = (
+                ".modules_to_save." in name if isinstance(model, PeftModel) else name.startswith(prefixes)
+            )
             part = "head" if of_head else "adapter"
             counts = counts._replace(**{part: getattr(counts, part) + parameter.numel()})
     return counts
@@ -78,6 +80,16 @@ def _without_adapters(model: PreTrainedModel, method: Method, head: Sequence[str
     for name in head:
         model.get_submodule(name).requires_grad_(True)
     return model
+
+
+def _adapt(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
+    # PEFT adds AdaLoRA's orthogonality term to the loss only in a model of this task type, and only where it
+    # is trained: with the type in the saved config, the loss of a reloaded adapter would be an
+    # AttributeError.
+    config.task_type = TaskType.SEQ_CLS if isinstance(config, AdaLoraConfig) else None
+    adapted = get_peft_model(model, config)
+    config.task_type = None
+    return adapted
 
 
 def _inherit(adapted: PeftModel, method: More) -> None:

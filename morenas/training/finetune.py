@@ -231,10 +231,11 @@ class _Run(TrainerCallback):
 
     def _explain(self, error: NonFiniteLoss, batches: Batches) -> str:
         at, last = error.at, last_checkpoint(self.directory)
+        rows = ", ".join(map(str, sorted(batches.rows(at.number).tolist())))
         kept = f"The last good checkpoint is kept: {last}." if last else "No checkpoint had been written."
         return (
             f"{self.phase}: the training loss is {error.value} at optimizer step {at.step} of {self.total} "
-            f"(learning rate {at.learning_rate:.3g}, batch {at.number}). {kept} "
+            f"(learning rate {at.learning_rate:.3g}, batch {at.number}: rows {rows}). {kept} "
             "Lower training.learning_rate, or look at the examples of that batch."
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol
 
-from peft import AdaLoraConfig, BOFTConfig, GraloraConfig, LoraConfig, PeftConfig, TaskType
+from peft import AdaLoraConfig, BOFTConfig, GraloraConfig, LoraConfig, PeftConfig
 from torch import Tensor
 
 from morenas.errors import InputError, suggest
@@ -159,8 +159,6 @@ class AdaLora:
             lora_dropout=self.dropout,
             target_modules=list(targets),
             modules_to_save=list(head),
-            # PEFT adds the orthogonality term to the loss in this class of model alone
-            task_type=TaskType.SEQ_CLS,
         )
 
 

@@ -44,7 +44,7 @@ def load_trained_state(model: nn.Module, state: Mapping[str, Tensor], source: st
 
 
 def allocator_state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return what AdaLoRA keeps beside parameters, averages and the ranks it left; empty for other methods."""
+    """Return what AdaLoRA keeps beside parameters: averages, and ranks left; empty for other methods."""
     tensors: dict[str, Tensor] = {}
     info: dict[str, Any] = {}
     for adalora in _adalora(model):

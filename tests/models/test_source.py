@@ -11,6 +11,7 @@ import pytest
 from tiny_models import save_tiny
 
 from morenas.errors import InputError
+from morenas.hub import Need
 from morenas.models import resolve_model
 
 
@@ -67,7 +68,7 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
 def test_what_can_only_be_a_path_is_refused_without_asking_the_hub(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(*_: str) -> None:
+    def never(*_: Need) -> None:
         raise AssertionError("asked the hub")
 
     monkeypatch.setattr("morenas.models.source.require_hub", never)
@@ -82,13 +83,12 @@ def test_a_file_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["roberta-base", "FacebookAI/roberta-base"])
 def test_a_hub_name_asks_the_hub_and_names_the_ways_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str]] = []
-    monkeypatch.setattr(
-        "morenas.models.source.require_hub", lambda what, ways_out: asked.append((what, ways_out))
-    )
+    asked: list[Need] = []
+    monkeypatch.setattr("morenas.models.source.require_hub", asked.append)
     source = resolve_model(name)
     assert source.location == name and not source.local
-    assert name in asked[0][0] and "model.name_or_path=" in asked[0][1] and "+task=demo" in asked[0][1]
+    assert (asked[0].kind, asked[0].name) == ("model", name)
+    assert "model.name_or_path=" in asked[0].way_out
 
 
 def test_resolving_imports_nothing_heavy(folder: Path) -> None:

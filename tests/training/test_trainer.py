@@ -1,0 +1,129 @@
+"""The Trainer does what a plain loop would, for every family, with and without accumulation."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import FAMILIES
+from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_data
+from torch import Tensor, nn
+
+from morenas.seeds import derive
+from morenas.tasks.batches import Batches
+from morenas.training import FinetuneData, Full, TrainingSettings, finetune
+from morenas.training.state import trained_state
+
+
+def settings(**changes: Any) -> TrainingSettings:
+    return TrainingSettings(**{**SETTINGS.__dict__, "evals": 1, **changes})
+
+
+def trained(
+    model: nn.Module, directory: Path, data: FinetuneData | None = None, **changes: Any
+) -> dict[str, Tensor]:
+    finetune(model, data or tiny_data(), settings(**changes), directory, Recorder())
+    return trained_state(model)
+
+
+def by_hand(model: nn.Module, data: FinetuneData, **changes: Any) -> dict[str, Tensor]:
+    """AdamW under a warmed-up cosine, clipped, with the dropout of each micro-batch seeded by its number."""
+    how = settings(**changes)
+    batches = Batches(data.train, data.tokenizer, how.batch_size, derive(how.seed, "finetune", "batches"))
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=how.learning_rate, weight_decay=how.weight_decay)
+    total = how.total_steps(len(data.train))
+    warmup = math.ceil(how.warmup_ratio * total)
+    model.train()
+    for step in range(total):
+        rising, falling = step / max(1, warmup), (step - warmup) / max(1, total - warmup)
+        rate = rising if step < warmup else 0.5 * (1 + math.cos(math.pi * falling))
+        optimizer.param_groups[0]["lr"] = how.learning_rate * rate
+        micro = range(step * how.gradient_accumulation, (step + 1) * how.gradient_accumulation)
+        examples = sum(len(batches[number]["labels"]) for number in micro)
+        for number in micro:
+            torch.manual_seed(derive(how.seed, "dropout", number))
+            batch = batches[number]
+            (model(**batch).loss * len(batch["labels"]) / examples).backward()
+        nn.utils.clip_grad_norm_(weights, how.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+    return trained_state(model)
+
+
+def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    for name, tensor in one.items():
+        torch.testing.assert_close(
+            tensor, other[name], atol=1e-6, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_weights_are_those_of_a_plain_loop(family: str, tmp_path: Path) -> None:
+    # without decay: the Trainer spares biases and norms, which a plain optimizer does not
+    changes = {"weight_decay": 0.0, "max_steps": 6}
+    data = tiny_data(family)
+    ours = trained(tiny_adapted(family=family), tmp_path, data, **changes)
+    assert_equal(ours, by_hand(tiny_adapted(family=family), data, **changes))
+
+
+@pytest.mark.parametrize("train", [40, 43])
+def test_accumulated_micro_batches_are_the_mean_over_examples(train: int, tmp_path: Path) -> None:
+    changes = {"weight_decay": 0.0, "gradient_accumulation": 3, "max_steps": 4}
+    data = tiny_data(train=train)
+    assert_equal(trained(tiny_adapted(), tmp_path, data, **changes), by_hand(tiny_adapted(), data, **changes))
+
+
+def test_decay_reaches_weights_but_not_biases(tmp_path: Path) -> None:
+    changes = {"weight_decay": 0.5, "max_steps": 3}
+    plain = trained(tiny_adapted(Full()), tmp_path / "plain", **{**changes, "weight_decay": 0.0})
+    decayed = trained(tiny_adapted(Full()), tmp_path / "decayed", **changes)
+    moved = {name for name in plain if not torch.allclose(plain[name], decayed[name], atol=1e-7)}
+    weight = "bert.encoder.layer.0.output.dense.weight"
+    assert weight in moved
+    assert decayed[weight].norm() < plain[weight].norm()
+
+
+def test_clipping_is_on_unless_zero(tmp_path: Path) -> None:
+    tight, loose = (
+        trained(tiny_adapted(), tmp_path / str(norm), max_grad_norm=norm, max_steps=2) for norm in (1e-9, 0.0)
+    )
+    start = trained_state(tiny_adapted())
+    moved = [
+        sum(float((state[name] - start[name]).detach().abs().sum()) for name in start)
+        for state in (tight, loose)
+    ]
+    assert moved[0] < 0.5 * moved[1]
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_regression_fits_the_squared_error(family: str, tmp_path: Path) -> None:
+    model = tiny_adapted(Full(), family, num_labels=1)
+    data = tiny_data(family, regression=True)
+    result = finetune(model, data, settings(max_steps=60, evals=4, learning_rate=1e-2), tmp_path, Recorder())
+    losses = [entry["loss"] for entry in result.history]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_dropout_is_drawn_from_the_seed_and_the_number(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    first = copy.deepcopy(trained(tiny_adapted(), tmp_path / "1"))
+    torch.manual_seed(2)
+    second = trained(tiny_adapted(), tmp_path / "2")
+    other = trained(tiny_adapted(), tmp_path / "3", seed=1)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_bfloat16_trains_in_autocast_and_leaves_float32_weights(tmp_path: Path) -> None:
+    model = tiny_adapted()
+    state = trained(model, tmp_path, bf16=True, max_steps=3)
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+    data = tiny_data()
+    batch = {key: value for key, value in Batches(data.train, data.tokenizer, 4, 0)[0].items()}
+    assert model(**batch).logits.dtype == torch.float32
+    assert_equal(state, trained_state(model))
