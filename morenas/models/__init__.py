@@ -5,7 +5,7 @@ them.
 """
 
 from morenas.models.load import Pretrained, load_pretrained
-from morenas.models.source import ModelSource, resolve_model
+from morenas.models.source import ModelSource, hub_need, resolve_model
 from morenas.models.targets import target_linears
 
-__all__ = ["ModelSource", "Pretrained", "load_pretrained", "resolve_model", "target_linears"]
+__all__ = ["ModelSource", "Pretrained", "hub_need", "load_pretrained", "resolve_model", "target_linears"]

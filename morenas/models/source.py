@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from morenas.hub import require_hub
-
 from morenas.errors import InputError
+from morenas.hub import Need, require_hub
 
 DEMO = "demo"
 WAYS_OUT = (
@@ -77,8 +76,17 @@ def resolve_model(name_or_path: str) -> ModelSource:
             "('name' or 'owner/name'); "
             f"{WAYS_OUT}."
         )
-    require_hub(f"model '{name_or_path}'", WAYS_OUT)
+    if (need := hub_need(name_or_path)) is not None:
+        require_hub(need)
     return ModelSource(name_or_path, name_or_path)
+
+
+def hub_need(name_or_path: str) -> Need | None:
+    """What a model needs of the hub, or ``None`` where it needs nothing."""
+    here = name_or_path == DEMO or Path(name_or_path).expanduser().exists()
+    if here or not _HUB_ID.fullmatch(name_or_path):
+        return None
+    return Need("model", name_or_path, "model.name_or_path=<folder with config.json, weights and tokenizer>")
 
 
 def _folder(name: str, path: Path) -> ModelSource:
