@@ -14,6 +14,7 @@ from torch import nn
 
 from morenas.models import target_linears
 from morenas.models.load import find_head
+from morenas.space import Architecture, ModuleShape
 from morenas.training import FinetuneData, Lora, Method, TrainingSettings, attach
 
 SETTINGS = TrainingSettings(learning_rate=5e-3, max_steps=12, batch_size=8, evals=4)
@@ -74,6 +75,17 @@ def tiny_data(
         _metrics,
         metric,
     )
+
+
+def tiny_architecture(family: str = "bert", link: str = "cyclic") -> Architecture:
+    """Block counts 1, 2, 4, ranks 1 to 3 and, every fifth time, no adapter, over all linear layers."""
+    model = tiny_classifier(family)
+    modules = {
+        name: ModuleShape(2 ** (index % 3), 1 + index % 3, *shape)
+        for index, (name, shape) in enumerate(target_linears(model, exclude=find_head(model)).items())
+        if index % 5 != 4
+    }
+    return Architecture("tiny", link, modules, params_fraction=0.1)
 
 
 def tiny_adapted(

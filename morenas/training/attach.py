@@ -12,6 +12,7 @@ from peft import AdaLoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from morenas.adapters import set_factors
 from morenas.errors import InputError
 from morenas.training.methods import Head, Method, More, Targets
 
@@ -93,8 +94,6 @@ def _adapt(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
 
 
 def _inherit(adapted: PeftModel, method: More) -> None:
-    from morenas.adapters.factors import set_factors
-
     if method.factors:
         set_factors(adapted, method.factors)
     _load_head(adapted, method.head_state)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 from peft import AdaLoraConfig, BOFTConfig, GraloraConfig, LoraConfig, PeftConfig
 from torch import Tensor
 
+from morenas.adapters import MoReConfig
 from morenas.errors import InputError, suggest
 
 Targets = Mapping[str, tuple[int, int]]
@@ -45,7 +46,7 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class More:
-    """Monarch adapters of the shapes of an architecture.
+    """Monarch adapters of the shapes of an architecture, on the modules that it names whatever the targets.
 
     Attributes:
         architecture: Anything with ``shapes()`` and ``link``, such as ``morenas.space.Architecture``.
@@ -60,8 +61,6 @@ class More:
     head_state: Mapping[str, Tensor] = field(default_factory=dict)
 
     def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> PeftConfig:
-        from morenas.adapters import MoReConfig
-
         return MoReConfig.from_architecture(
             self.architecture, dropout=self.dropout, modules_to_save=list(head)
         )

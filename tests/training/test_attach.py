@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny_models import FAMILIES, tiny_batch, tiny_classifier
+from tiny_training import tiny_architecture
 from torch import Tensor, nn
 
 from morenas.errors import InputError
 from morenas.models import target_linears
 from morenas.models.load import find_head
+from morenas.monarch import Link, to_dense
 from morenas.training import (
     AdaLora,
     Boft,
@@ -19,12 +21,17 @@ from morenas.training import (
     Head,
     Lora,
     Method,
+    More,
     attach,
     count_parameters,
     equal_parameter_lora,
 )
 
 ADAPTERS = (Lora(rank=2), Dora(rank=2), AdaLora(rank=2), GraLora(rank=2), Boft())
+
+
+def more(family: str) -> More:
+    return More(tiny_architecture(family))
 
 
 def logits(model: nn.Module) -> Tensor:
@@ -44,6 +51,42 @@ def test_adapters_start_as_the_identity(method: Method, family: str) -> None:
     if method.name == "boft" and family == "gpt2":
         pytest.skip("PEFT's BOFT does not know Conv1D")
     torch.testing.assert_close(logits(attached(method, family)), logits(tiny_classifier(family)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_architecture_starts_as_the_identity_with_its_parameters(family: str) -> None:
+    model = attached(more(family), family)
+    torch.testing.assert_close(logits(model), logits(tiny_classifier(family)), atol=0, rtol=0)
+    assert count_parameters(model).adapter == tiny_architecture(family).num_parameters()
+
+
+@pytest.mark.parametrize("link", ["cyclic", "monarch"])
+def test_factors_and_head_of_a_search_are_inherited(link: str) -> None:
+    architecture = tiny_architecture("bert", link)
+    generator = torch.Generator().manual_seed(0)
+
+    def factors(n: int, m: int, blocks: int, rank: int) -> tuple[Tensor, Tensor]:
+        first = torch.randn(blocks, rank, -(-n // blocks), generator=generator)
+        return first, torch.randn(blocks, -(-m // blocks), rank, generator=generator)
+
+    found = {
+        name: factors(shape.in_features, shape.out_features, shape.nblocks, shape.blk_r)
+        for name, shape in architecture.modules.items()
+    }
+    head = {"classifier.weight": torch.randn(2, 16), "classifier.bias": torch.randn(2)}
+    inherited = logits(attached(More(architecture, factors=found, head_state=head)))
+    by_hand = tiny_classifier("bert")
+    by_hand.load_state_dict(head, strict=False)
+    with torch.no_grad():
+        for name, shape in architecture.modules.items():
+            dense = to_dense(*found[name], Link(link), shape.in_features, shape.out_features)
+            by_hand.get_submodule(name).weight.add_(dense)
+    torch.testing.assert_close(inherited, logits(by_hand), atol=1e-4, rtol=1e-4)
+
+
+def test_a_head_that_is_not_trained_here_is_refused() -> None:
+    with pytest.raises(InputError, match=r"score\.weight"):
+        attached(More(tiny_architecture(), head_state={"score.weight": torch.zeros(2, 16)}))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -96,7 +96,8 @@ def test_a_loss_that_is_not_finite_names_step_rate_and_batch(accumulation: int, 
     model = tiny_adapted(Full(), num_labels=1)
     settings = replace(SETTINGS, gradient_accumulation=accumulation, max_steps=20, evals=20)
     with pytest.raises(
-        InputError, match=r"loss is nan at optimizer step \d+ of 20 \(learning rate .*, batch \d+: rows .*\b17\b"
+        InputError,
+        match=r"loss is nan at optimizer step \d+ of 20 \(learning rate .*, batch \d+: rows .*\b17\b",
     ):
         finetune(model, poisoned(tiny_data(regression=True)), settings, tmp_path, Recorder())
 

@@ -11,15 +11,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_data
+from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_architecture, tiny_data
 from torch import Tensor
 
 from morenas.errors import InputError
-from morenas.training import AdaLora, FinetuneResult, Full, Head, Lora, Method, finetune
+from morenas.training import AdaLora, FinetuneResult, Full, Head, Lora, Method, More, finetune
 from morenas.training.checkpoints import last_checkpoint
 from morenas.training.state import trained_state
 
-METHODS = [Lora(rank=2, dropout=0.1), AdaLora(rank=2, every=2), Full(), Head()]
+METHODS: list[Method] = [
+    Lora(rank=2, dropout=0.1),
+    More(tiny_architecture()),
+    AdaLora(rank=2, every=2),
+    Full(),
+    Head(),
+]
 
 
 def run(

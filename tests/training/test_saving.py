@@ -10,11 +10,23 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from tiny_models import FAMILIES, tiny_batch, tiny_classifier
-from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_data
+from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_architecture, tiny_data
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
-from morenas.training import AdaLora, Boft, Dora, Full, GraLora, Head, Lora, Method, finetune, save_adapter
+from morenas.training import (
+    AdaLora,
+    Boft,
+    Dora,
+    Full,
+    GraLora,
+    Head,
+    Lora,
+    Method,
+    More,
+    finetune,
+    save_adapter,
+)
 
 
 def logits(model: nn.Module) -> Tensor:
@@ -29,7 +41,9 @@ def trained(method: Method, directory: Path, family: str = "bert") -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    "method", [Lora(), Dora(), AdaLora(every=2), GraLora(), Boft()], ids=lambda method: method.name
+    "method",
+    [More(tiny_architecture()), Lora(), Dora(), AdaLora(every=2), GraLora(), Boft()],
+    ids=lambda method: method.name,
 )
 def test_a_peft_adapter_loads_onto_the_base_with_its_head(method: Method, tmp_path: Path) -> None:
     model = trained(method, tmp_path / "checkpoints")

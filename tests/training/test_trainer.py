@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import FAMILIES
-from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_data
+from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_architecture, tiny_data
 from torch import Tensor, nn
 
 from morenas.seeds import derive
 from morenas.tasks.batches import Batches
-from morenas.training import FinetuneData, Full, TrainingSettings, finetune
+from morenas.training import FinetuneData, Full, More, TrainingSettings, finetune
 from morenas.training.state import trained_state
 
 
@@ -69,6 +69,13 @@ def test_the_weights_are_those_of_a_plain_loop(family: str, tmp_path: Path) -> N
     data = tiny_data(family)
     ours = trained(tiny_adapted(family=family), tmp_path, data, **changes)
     assert_equal(ours, by_hand(tiny_adapted(family=family), data, **changes))
+
+
+def test_an_architecture_trains_as_in_a_plain_loop(tmp_path: Path) -> None:
+    data, method = tiny_data(), More(tiny_architecture())
+    changes = {"weight_decay": 0.0, "max_steps": 6}
+    ours = trained(tiny_adapted(method), tmp_path, data, **changes)
+    assert_equal(ours, by_hand(tiny_adapted(method), data, **changes))
 
 
 @pytest.mark.parametrize("train", [40, 43])
