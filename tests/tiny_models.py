@@ -60,6 +60,13 @@ _GPT2: dict[str, Any] = {
     "n_head": HEADS,
     "n_inner": INTERMEDIATE,
 }
+_RELATIVE: dict[str, Any] = {
+    "relative_attention": True,
+    "position_buckets": 8,
+    "pos_att_type": ["p2c", "c2p"],
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+}
 _DECODER: dict[str, Any] = {
     **_SIZES,
     "num_key_value_heads": 1,
@@ -74,14 +81,7 @@ _CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "distilbert": lambda: DistilBertConfig(
         **_DISTIL, hidden_dim=INTERMEDIATE, max_position_embeddings=70, pad_token_id=0
     ),
-    "deberta-v2": lambda: DebertaV2Config(
-        **_SIZES,
-        relative_attention=True,
-        position_buckets=8,
-        pos_att_type=["p2c", "c2p"],
-        share_att_key=True,
-        norm_rel_ebd="layer_norm",
-    ),
+    "deberta-v2": lambda: DebertaV2Config(**_SIZES, **_RELATIVE),
     "electra": lambda: ElectraConfig(**_SIZES, embedding_size=8),
     "gpt2": lambda: GPT2Config(**_GPT2, n_positions=70, bos_token_id=3, eos_token_id=3),
     "llama": lambda: LlamaConfig(**_DECODER),

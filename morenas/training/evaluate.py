@@ -70,7 +70,7 @@ def evaluate(
         InputError: If a prediction is not finite.
     """
     logits = predict(model, dataset, tokenizer, batch_size, bf16)
-    finite = np.isfinite(logits).all(axis=1)
+    finite = np.asarray(np.isfinite(logits).all(axis=1))
     if not finite.all():
         raise InputError(
             f"{int((~finite).sum())} of {len(finite)} predictions are not finite (the first is row "

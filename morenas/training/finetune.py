@@ -174,8 +174,7 @@ class _Run(TrainerCallback):
         self.loss_since_eval += loss
         mean = loss / (step - self.logged_at)
         self.logged_at = step
-        rate = self.trainer.lr_scheduler.get_last_lr()[0]
-        return {f"{self.phase}/loss": mean, f"{self.phase}/learning_rate": rate}
+        return {f"{self.phase}/loss": mean, f"{self.phase}/learning_rate": self.trainer.learning_rate}
 
     def _evaluate(self, step: int) -> dict[str, float]:
         data, settings = self.data, self.settings
@@ -258,7 +257,7 @@ def _arguments(settings: TrainingSettings, total_steps: int, directory: Path) ->
         warmup_steps=math.ceil(settings.warmup_ratio * total_steps),
         max_grad_norm=settings.max_grad_norm,
         bf16=settings.bf16,
-        seed=settings.seed,
+        seed=settings.seed % 2**32,  # numpy takes no more
         use_cpu=settings.device == "cpu",
         eval_strategy="no",  # evaluations and checkpoints are asked for step by step
         save_strategy="no",

@@ -60,7 +60,7 @@ class More:
     factors: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     head_state: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> PeftConfig:
+    def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> MoReConfig:
         return MoReConfig.from_architecture(
             self.architecture, dropout=self.dropout, modules_to_save=list(head)
         )
@@ -82,7 +82,7 @@ class Lora:
     dropout: float = 0.0
     ranks: Mapping[str, int] | None = None
 
-    def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> PeftConfig:
+    def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> LoraConfig:
         _require_rank(self.name, self.rank)
         ranks = {
             name: rank for name, rank in (self.ranks or dict.fromkeys(targets, self.rank)).items() if rank > 0
@@ -133,7 +133,7 @@ class AdaLora:
     every: int = 10
     orthogonality: float = 0.5
 
-    def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> PeftConfig:
+    def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> AdaLoraConfig:
         _require_rank(self.name, self.rank)
         initial = self.initial_rank if self.initial_rank is not None else -(-3 * self.rank // 2)
         before, after = int(self.warmup * total_steps), max(1, int(self.settle * total_steps))
@@ -171,7 +171,7 @@ class GraLora:
     dropout: float = 0.0
     blocks: int = 2
 
-    def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> PeftConfig:
+    def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> GraloraConfig:
         _require_rank(self.name, self.rank)
         _require_divides(self.name, "blocks", self.blocks, {"rank": (self.rank,), **targets})
         return GraloraConfig(
@@ -195,7 +195,7 @@ class Boft:
     block_size: int = 4
     dropout: float = 0.0
 
-    def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> PeftConfig:
+    def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> BOFTConfig:
         _require_divides(
             self.name, "block_size", self.block_size, {name: (shape[0],) for name, shape in targets.items()}
         )

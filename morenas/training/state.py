@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
-from peft import PeftModel
+from peft import AdaLoraConfig, PeftModel
 from peft.tuners.adalora import AdaLoraModel
 from torch import Tensor, nn
 
@@ -52,7 +52,7 @@ def allocator_state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]
             tensors |= {
                 f"{moment}/{name}": value for name, value in getattr(adalora.rankallocator, moment).items()
             }
-        info["rank_pattern"] = adalora.peft_config[adalora.trainable_adapter_name].rank_pattern
+        info["rank_pattern"] = _config(adalora).rank_pattern
     return tensors, info
 
 
@@ -68,12 +68,16 @@ def load_allocator_state(model: nn.Module, tensors: Mapping[str, Tensor], info: 
                 if name.startswith(prefix)
             }
             setattr(adalora.rankallocator, moment, values)
-        adalora.peft_config[adalora.trainable_adapter_name].rank_pattern = info["rank_pattern"]
+        _config(adalora).rank_pattern = info["rank_pattern"]
 
 
 def _adalora(model: nn.Module) -> Iterator[AdaLoraModel]:
     if isinstance(model, PeftModel) and isinstance(model.base_model, AdaLoraModel):
         yield model.base_model
+
+
+def _config(adalora: AdaLoraModel) -> AdaLoraConfig:
+    return cast(AdaLoraConfig, adalora.peft_config[adalora.trainable_adapter_name])
 
 
 def _shape(state: Mapping[str, Tensor], name: str) -> torch.Size | None:

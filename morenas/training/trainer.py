@@ -27,6 +27,7 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from morenas.checkpoint import load_tensors, save_tensors
 from morenas.seeds import derive
+from morenas.training.checkpoints import checkpoint_folder
 from morenas.training.losses import LossLog, MicroBatch
 from morenas.training.state import allocator_state, load_allocator_state, load_trained_state, trained_state
 
@@ -71,10 +72,9 @@ class StepTrainer(Trainer):
         callback: TrainerCallback,
         after_save: Callable[[Path], None],
     ) -> None:
-        micro_batches = args.max_steps * args.gradient_accumulation_steps
-        super().__init__(
-            model=model, args=args, train_dataset=_Numbered(batches, micro_batches), callbacks=[callback]
-        )
+        self.adapted = model
+        self.micro_batches = _Numbered(batches, args.max_steps * args.gradient_accumulation_steps)
+        super().__init__(model=model, args=args, train_dataset=self.micro_batches, callbacks=[callback])
         self.remove_callback(PrinterCallback)
         self.losses = LossLog(eager=args.device.type == "cpu")
         self.after_save = after_save
@@ -82,12 +82,17 @@ class StepTrainer(Trainer):
         # compute_loss
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
 
+    @property
+    def learning_rate(self) -> float:
+        """Of the next optimizer step."""
+        assert self.lr_scheduler is not None
+        return float(self.lr_scheduler.get_last_lr()[0])
+
     def get_train_dataloader(self) -> DataLoader:
         """Micro-batches in order; skipping the first ones on resume costs nothing."""
-        numbered = self.train_dataset
         loader = DataLoader(
-            numbered,
-            sampler=SequentialSampler(numbered),
+            self.micro_batches,
+            sampler=SequentialSampler(self.micro_batches),
             collate_fn=lambda items: items[0],
             pin_memory=self.args.dataloader_pin_memory,
         )
@@ -100,8 +105,7 @@ class StepTrainer(Trainer):
         number = inputs.pop("number")
         torch.manual_seed(derive(self.args.seed, "dropout", number))
         loss = super().training_step(model, inputs, num_items_in_batch)
-        rate = self.lr_scheduler.get_last_lr()[0]
-        self.losses.add(MicroBatch(self.state.global_step + 1, number, rate), loss)
+        self.losses.add(MicroBatch(self.state.global_step + 1, number, self.learning_rate), loss)
         return loss
 
     def compute_loss(
@@ -124,14 +128,14 @@ class StepTrainer(Trainer):
     def restore(self, folder: Path) -> None:
         """Give the model the trained state of a checkpoint."""
         tensors, info = load_tensors(folder / TRAINED)
-        load_trained_state(self.model, _under("model/", tensors), str(folder))
-        load_allocator_state(self.model, _under("allocator/", tensors), info)
+        load_trained_state(self.adapted, _under("model/", tensors), str(folder))
+        load_allocator_state(self.adapted, _under("allocator/", tensors), info)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        allocator, info = allocator_state(self.model)
-        tensors = {f"model/{name}": tensor for name, tensor in trained_state(self.model).items()}
+        allocator, info = allocator_state(self.adapted)
+        tensors = {f"model/{name}": tensor for name, tensor in trained_state(self.adapted).items()}
         tensors |= {f"allocator/{name}": tensor for name, tensor in allocator.items()}
         save_tensors(folder / TRAINED, tensors, info)
 
@@ -140,7 +144,7 @@ class StepTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        self.after_save(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+        self.after_save(checkpoint_folder(Path(str(self.args.output_dir)), self.state.global_step))
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

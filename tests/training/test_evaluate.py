@@ -38,7 +38,7 @@ def test_metrics_get_all_logits_and_labels() -> None:
 
     def metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         seen.append((logits.shape, labels.tolist()))
-        return {"accuracy": np.float32(0.5)}
+        return {"accuracy": np.float32(0.5)}  # type: ignore[dict-item]
 
     values = evaluate(tiny_classifier("bert"), data.select, data.tokenizer, metrics, batch_size=5)
     assert seen == [((24, 2), data.select["labels"])]
@@ -47,6 +47,6 @@ def test_metrics_get_all_logits_and_labels() -> None:
 
 def test_predictions_that_are_not_finite_are_refused() -> None:
     model, data = tiny_classifier("bert"), tiny_data()
-    torch.nn.init.constant_(model.classifier.bias, float("nan"))
+    torch.nn.init.constant_(dict(model.named_parameters())["classifier.bias"], float("nan"))
     with pytest.raises(InputError, match="24 of 24 predictions are not finite"):
         evaluate(model, data.select, data.tokenizer, data.metrics)

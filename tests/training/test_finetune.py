@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from peft import AdaLoraConfig, PeftModel
 from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_data
 from torch import nn
 
@@ -120,7 +121,7 @@ def test_the_last_good_checkpoint_stays_when_the_loss_diverges(tmp_path: Path) -
         def step(self, phase: str, step: int, metrics: Any = None) -> None:
             super().step(phase, step, metrics)
             if step == 7:
-                torch.nn.init.constant_(model.classifier.weight, float("inf"))
+                torch.nn.init.constant_(dict(model.named_parameters())["classifier.weight"], float("inf"))
 
     model = tiny_adapted(Full())
     with pytest.raises(InputError, match=r"step 8 of 12 .*kept: .*checkpoint-6"):
@@ -149,5 +150,8 @@ def test_weights_that_diverged_in_the_last_step_are_not_kept(tmp_path: Path) -> 
 def test_adalora_ends_with_the_ranks_it_was_given(tmp_path: Path) -> None:
     model = tiny_adapted(AdaLora(rank=2, every=2), steps=20)
     finetune(model, scripted([1, 2, 3, 4]), replace(SETTINGS, max_steps=20), tmp_path, Recorder())
-    pattern = model.peft_config["default"].rank_pattern
+    assert isinstance(model, PeftModel)
+    config = model.peft_config["default"]
+    assert isinstance(config, AdaLoraConfig) and config.rank_pattern is not None
+    pattern = config.rank_pattern
     assert sum(sum(kept) for kept in pattern.values()) == pytest.approx(2 * len(pattern), abs=1)

@@ -57,9 +57,7 @@ def by_hand(model: nn.Module, data: FinetuneData, **changes: Any) -> dict[str, T
 
 def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     for name, tensor in one.items():
-        torch.testing.assert_close(
-            tensor, other[name], atol=1e-6, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        assert torch.allclose(tensor, other[name], atol=1e-6, rtol=1e-4), name
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -85,14 +83,16 @@ def test_accumulated_micro_batches_are_the_mean_over_examples(train: int, tmp_pa
     assert_equal(trained(tiny_adapted(), tmp_path, data, **changes), by_hand(tiny_adapted(), data, **changes))
 
 
-def test_decay_reaches_weights_but_not_biases(tmp_path: Path) -> None:
-    changes = {"weight_decay": 0.5, "max_steps": 3}
-    plain = trained(tiny_adapted(Full()), tmp_path / "plain", **{**changes, "weight_decay": 0.0})
-    decayed = trained(tiny_adapted(Full()), tmp_path / "decayed", **changes)
-    moved = {name for name in plain if not torch.allclose(plain[name], decayed[name], atol=1e-7)}
-    weight = "bert.encoder.layer.0.output.dense.weight"
-    assert weight in moved
-    assert decayed[weight].norm() < plain[weight].norm()
+def test_decay_reaches_weights_but_neither_biases_nor_norms(tmp_path: Path) -> None:
+    # one step: the gradients are the same, so only the decay can differ
+    plain, decayed = (
+        trained(
+            tiny_adapted(Full()), tmp_path / str(decay), weight_decay=decay, max_steps=1, warmup_ratio=0.0
+        )
+        for decay in (0.0, 0.5)
+    )
+    moved = {name for name in plain if not torch.equal(plain[name], decayed[name])}
+    assert moved == {name for name in plain if name.endswith("weight") and "LayerNorm" not in name}
 
 
 def test_clipping_is_on_unless_zero(tmp_path: Path) -> None:
