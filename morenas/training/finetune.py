@@ -224,9 +224,8 @@ class _Run(TrainerCallback):
 
     def _restore_best(self) -> None:
         self.trainer.restore(checkpoint_folder(self.directory, int(self._best()["step"])))
-        # accelerate wraps the forward pass for autocast and keeps the optimizer alive
+        # accelerate wrapped the forward pass for autocast
         self.trainer.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        self.trainer.accelerator.free_memory()
 
     def _explain(self, error: NonFiniteLoss, batches: Batches) -> str:
         at, last = error.at, last_checkpoint(self.directory)
