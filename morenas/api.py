@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from morenas.seeds import derive
 from morenas.selection import SELECTIONS
 from morenas.space import Choice, SearchSpace
 from morenas.supernet import RELAXATIONS, Supernet
+from morenas.tracking.observer import NullObserver, Observer
 
 SNAPSHOTS = 200  # mixing probabilities kept of a search, evenly spread
 
@@ -113,7 +114,7 @@ def search_architecture(
     head: Sequence[str] = (),
     loss: Callable[[nn.Module, Batch], Tensor] = lambda model, batch: model(**batch).loss,
     checkpoint: Path | None = None,
-    on_step: Callable[[StepReport, dict[str, float]], None] = lambda report, metrics: None,
+    observer: Observer = NullObserver(),  # noqa: B008  it has no state
 ) -> SearchOutcome:
     """Search the adapter architecture of ``model`` under a budget by bilevel optimization.
 
@@ -130,7 +131,7 @@ def search_architecture(
         head: Names of modules trained beside the adapters.
         loss: Scalar loss of the model on a batch.
         checkpoint: File to keep the state in; if it is there, the search goes on from it, bit for bit on a CPU.
-        on_step: Called after each weight step with the report and metrics of the ``search/`` family.
+        observer: Told of every weight step, with metrics of the ``search/`` family.
     Raises:
         InputError: If a loss is not finite, or the checkpoint is not whole or of another search.
         RuntimeError: If no logit moved: the search did nothing.
@@ -139,10 +140,11 @@ def search_architecture(
         search = _Search(model, supernet, head_weights, train_batches, val_batches, space, budget, settings, loss)
         if checkpoint is not None and checkpoint.exists():
             search.load(checkpoint)
+        observer.start("search", settings.steps, search.loop.step)
 
         def after_step(report: StepReport) -> None:
-            on_step(report, search.observe(report))
             done = report.step + 1
+            observer.step("search", done, search.observe(report))
             if checkpoint is not None and (done % settings.checkpoint_every == 0 or done == settings.steps):
                 search.save(checkpoint)
 
@@ -150,6 +152,7 @@ def search_architecture(
             search.loop.run(after_step)
         except NonFiniteLoss as error:
             raise InputError(search.explain(error, checkpoint)) from error
+        observer.finish("search")
         return search.outcome()
 
 
@@ -314,12 +317,3 @@ def _prepared(
             parameter.requires_grad_(requires_grad)
         model.train(training)
 
-
-def final_distribution_entropy(probs: Tensor) -> float:
-    """Mean entropy of the groups' distributions, in nats."""
-    return float(torch.special.entr(probs).sum(dim=-1).mean())
-
-
-def describe(settings: SearchSettings) -> dict[str, Any]:
-    """What ``architecture.json`` says of how an architecture was found."""
-    return {"method": "morenas.search", **settings.__dict__}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from morenas.models.quiet import quiet_transformers
 from morenas.seeds import derive
 from morenas.tasks.batches import Batches
 from morenas.tracking.observer import Observer
+from morenas.training.arguments import one_device, trainer_arguments
 from morenas.training.attach import count_parameters
 from morenas.training.checkpoints import checkpoint_folder, keep_only, last_checkpoint, seal, verify
 from morenas.training.evaluate import Metrics, evaluate
@@ -137,8 +136,8 @@ class _Run(TrainerCallback):
         last = self._find_checkpoint()
         seed = derive(self.settings.seed, "finetune", "batches")
         batches = Batches(self.data.train, self.data.tokenizer, self.settings.batch_size, seed)
-        with quiet_transformers(), _one_device(self.settings.device):
-            arguments = _arguments(self.settings, self.total, self.directory)
+        with quiet_transformers(), one_device(self.settings.device):
+            arguments = trainer_arguments(self.settings, self.total, self.directory)
             self.trainer = StepTrainer(self.model, arguments, batches, self, self._seal)
         self.observer.start(self.phase, self.total, self.logged_at)
         try:
@@ -242,47 +241,3 @@ class _Run(TrainerCallback):
         adapter, head = count_parameters(self.model, self.head)
         metrics = {name: value for name, value in best.items() if name not in ("step", "loss")}
         return FinetuneResult(metrics, int(best["step"]), self.total, self.history, adapter, head)
-
-
-def _arguments(settings: TrainingSettings, total_steps: int, directory: Path) -> TrainingArguments:
-    arguments = TrainingArguments(
-        output_dir=str(directory),
-        max_steps=total_steps,
-        per_device_train_batch_size=1,  # a row of the Trainer's data set is one of our micro-batches
-        gradient_accumulation_steps=settings.gradient_accumulation,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        lr_scheduler_type=settings.scheduler,
-        warmup_steps=math.ceil(settings.warmup_ratio * total_steps),
-        max_grad_norm=settings.max_grad_norm,
-        bf16=settings.bf16,
-        seed=settings.seed % 2**32,  # numpy takes no more
-        use_cpu=settings.device == "cpu",
-        eval_strategy="no",  # evaluations and checkpoints are asked for step by step
-        save_strategy="no",
-        logging_strategy="no",
-        logging_nan_inf_filter=False,  # it would hide a loss that is not finite
-        dataloader_pin_memory=settings.device.startswith("cuda"),
-        disable_tqdm=True,
-        report_to=[],
-        log_level="error",
-    )
-    arguments._n_gpu = min(1, arguments.n_gpu)  # more than one would mean DataParallel
-    return arguments
-
-
-@contextlib.contextmanager
-def _one_device(device: str) -> Iterator[None]:
-    """Make accelerate, which else takes the first accelerator it finds, use ``device``."""
-    if device == "cpu":
-        yield
-        return
-    before = os.environ.get("ACCELERATE_TORCH_DEVICE")
-    os.environ["ACCELERATE_TORCH_DEVICE"] = device
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["ACCELERATE_TORCH_DEVICE"]
-        else:
-            os.environ["ACCELERATE_TORCH_DEVICE"] = before

@@ -1,0 +1,80 @@
+"""``python -m morenas.finetune``: fine-tune a found architecture, or a baseline, in the same harness."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from morenas.errors import InputError
+from morenas.launch import launch
+from morenas.rundir import RunDirectory
+from morenas.schema import FinetuneRunConfig, MethodName
+from morenas.search import probe_hub
+
+if TYPE_CHECKING:
+    from morenas.pipeline import Pipeline
+    from morenas.training import Method
+
+# The parameters each method takes of the method section.
+PARAMETERS = {
+    MethodName.more: ("dropout",),
+    MethodName.lora: ("rank", "alpha", "dropout"),
+    MethodName.dora: ("rank", "alpha", "dropout"),
+    MethodName.adalora: ("rank", "alpha", "dropout"),
+    MethodName.gralora: ("rank", "alpha", "dropout"),
+    MethodName.boft: ("block_size", "dropout"),
+    MethodName.full: (),
+    MethodName.head: (),
+}
+
+
+def execute(config: FinetuneRunConfig, directory: RunDirectory) -> float:
+    """Fine-tune by the chosen method; return the main metric on the select split."""
+    check_architecture_is_named(config)
+    probe_hub(config)
+    from morenas.pipeline import pipeline
+
+    with pipeline("finetune", config, directory, config.method.name.value) as run:
+        method, targets = build(run, config)
+        row = run.fit(method, targets, "finetune", directory.adapter, details=parameters(config))
+        return run.finish("finetune", [row])
+
+
+def check_architecture_is_named(config: FinetuneRunConfig) -> None:
+    """An architecture goes with method=more, and with no other.
+
+    Raises:
+        InputError: If it is missing, or given to another method.
+    """
+    more = config.method.name is MethodName.more
+    if more and config.architecture is None:
+        raise InputError(
+            "method=more fine-tunes a found architecture: add architecture=<run directory>/architecture.json, or choose a "
+            "baseline, method=lora|dora|adalora|gralora|boft|full|head."
+        )
+    if not more and config.architecture is not None:
+        raise InputError(f"architecture={config.architecture} goes with method=more, not with method={config.method.name.value}.")
+
+
+def parameters(config: FinetuneRunConfig) -> dict[str, Any]:
+    """The chosen method's own parameters."""
+    return {key: getattr(config.method, key) for key in PARAMETERS[config.method.name]}
+
+
+def build(run: Pipeline, config: FinetuneRunConfig) -> tuple[Method, dict[str, tuple[int, int]]]:
+    """The method and the modules it adapts."""
+    from morenas.space import Architecture
+    from morenas.training import More, build_method
+
+    if config.architecture is None:
+        targets = run.targets(config.method.target_modules, config.method.exclude_modules)
+        return build_method(config.method.name.value, **parameters(config)), targets
+    architecture = Architecture.from_json(config.architecture)
+    architecture.check(run.targets(".*", None))
+    architecture.to_json(run.directory.architecture)
+    run.trackers.architecture(architecture)
+    targets = {name: (shape.in_features, shape.out_features) for name, shape in architecture.modules.items()}
+    return More(architecture, dropout=config.method.dropout), targets
+
+
+if __name__ == "__main__":
+    launch("finetune", FinetuneRunConfig, execute)

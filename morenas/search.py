@@ -1,0 +1,243 @@
+"""``python -m morenas.search``: find an adapter architecture under a budget, fine-tune it, measure it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from morenas.launch import launch
+from morenas.rundir import RunDirectory
+from morenas.schema import Compare, Init, SearchRunConfig
+
+if TYPE_CHECKING:
+    from morenas.api import SearchOutcome, SearchSettings
+    from morenas.pipeline import Pipeline
+    from morenas.space import Architecture, Budget, SearchSpace
+
+Factors = dict[str, Any]
+
+
+def execute(config: SearchRunConfig, directory: RunDirectory) -> float:
+    """Run the phases: search, final fine-tune, comparison; return the main metric on the select split."""
+    probe_hub(config)
+    from morenas.pipeline import pipeline
+
+    with pipeline("search", config, directory, budget_words(config)) as run:
+        architecture, factors, head = search(run, config)
+        run.trackers.architecture(architecture)
+        rows = [finetune_found(run, config, architecture, factors, head)]
+        if config.compare is Compare.lora:
+            rows.append(finetune_lora(run, config, architecture))
+        return run.finish("search", rows, dict(architecture.budget))
+
+
+def probe_hub(config: SearchRunConfig) -> None:
+    """Notice a hub that is out of reach before anything heavy is imported."""
+    from morenas.hub import require_hub
+    from morenas.models.source import hub_need, resolve_model
+    from morenas.tasks.spec import TaskSpec
+
+    source, path = config.task.source.value, config.task.hub_path
+    spec = TaskSpec(
+        config.task.name, ("text",), ("metric",), source=source, hub_path=path, data_dir=config.task.data_dir
+    )
+    needs = (spec.hub_need(), hub_need(config.model.name_or_path))
+    require_hub(*(need for need in needs if need))
+    resolve_model(config.model.name_or_path)
+
+
+def budget_words(config: SearchRunConfig) -> str:
+    """The budget in short, for a run's name."""
+    words = {"params": config.budget.params, "lora": config.budget.lora_rank, "x": config.budget.fraction}
+    return "-".join(f"{key}{value}" for key, value in words.items() if value is not None)
+
+
+def search(run: Pipeline, config: SearchRunConfig) -> tuple[Architecture, Factors, Factors]:
+    """Search, or take up what a search in this run directory found; architecture, factors and head to start from."""
+    from morenas.checkpoint import load_tensors, save_tensors
+    from morenas.space import Architecture, Budget, build_space
+
+    inherited = run.directory.checkpoints / "inherited.safetensors"
+    if not run.directory.architecture.exists():
+        space = build_space(
+            run.targets(config.space.target_modules, config.space.exclude_modules),
+            config.space.nblocks,
+            config.space.ranks,
+            config.space.granularity.value,
+            config.space.pad,
+        )
+        budget = Budget.resolve(
+            space, run.model_parameters, config.budget.params, config.budget.fraction, config.budget.lora_rank
+        )
+        outcome, settings = run_search(run, config, space, budget)
+        save_tensors(inherited, pack(outcome))
+        write_trajectory(run, space, outcome)
+        describe(run, space, budget, settings, outcome).to_json(run.directory.architecture)
+    architecture = Architecture.from_json(run.directory.architecture)
+    factors, head = unpack(load_tensors(inherited)[0])
+    return architecture, factors, head
+
+
+def run_search(
+    run: Pipeline, config: SearchRunConfig, space: SearchSpace, budget: Budget
+) -> tuple[SearchOutcome, SearchSettings]:
+    """The bilevel search, from its checkpoint where there is one."""
+    from morenas.api import search_architecture
+    from morenas.seeds import derive
+    from morenas.tasks.batches import Batches
+
+    settings = search_settings(config, run.final_steps())
+    tokenizer, size = run.pretrained.tokenizer, config.training.batch_size
+    run.observer.message(
+        f"Searching {len(space.groups)} x {len(space.choices)} choices over {len(space.modules)} modules of "
+        f"'{config.model.name_or_path}' for at most {budget.params:,} adapter parameters."
+    )
+    with run.meter.phase("search") as measured:
+        outcome = search_architecture(
+            run.pretrained.model.to(run.device),
+            Batches(run.encoded.search_train, tokenizer, size, derive(config.seed, "search", "train")),
+            Batches(run.encoded.search_val, tokenizer, size, derive(config.seed, "search", "val")),
+            space,
+            budget.params,
+            settings,
+            run.pretrained.head,
+            checkpoint=run.directory.checkpoints / "search.safetensors",
+            observer=run.observer,
+        )
+        measured.steps = settings.steps
+    return outcome, settings
+
+
+def search_settings(config: SearchRunConfig, final_steps: int) -> SearchSettings:
+    """The search section of a config as ``search_architecture`` takes it."""
+    from morenas.api import SearchSettings
+    from morenas.errors import InputError
+
+    given, training = config.search, config.training
+    steps = given.steps if given.steps is not None else max(10, round(given.steps_fraction * final_steps))
+    warmup = round(given.warmup * steps)
+    if not 0 <= given.warmup < 1 or given.every < 1 or steps < 1:
+        raise InputError(
+            f"search.steps={steps}, search.warmup={given.warmup}, search.every={given.every}: steps and every must be at "
+            "least 1, and warmup at least 0 and below 1; else no architecture step would be taken."
+        )
+    return SearchSettings(
+        steps=steps,
+        warmup=min(warmup, steps - 1),
+        every=given.every,
+        learning_rate=given.learning_rate or training.learning_rate,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        ramp=training.warmup_ratio,
+        arch_learning_rate=given.arch_learning_rate,
+        gradient_accumulation=training.gradient_accumulation,
+        relaxation=config.relaxation.name.value,
+        sharing=config.relaxation.sharing.value,
+        temperature_start=config.relaxation.temperature_start,
+        temperature_end=config.relaxation.temperature_end,
+        hypergradient=config.hypergradient.name.value,
+        selection=config.selection.name.value,
+        checkpoint_every=given.checkpoint_every,
+        bf16=training.bf16,
+        seed=config.seed,
+    )
+
+
+def describe(
+    run: Pipeline, space: SearchSpace, budget: Budget, settings: SearchSettings, outcome: SearchOutcome
+) -> Architecture:
+    """The outcome as an architecture that says how it was found."""
+    from dataclasses import asdict
+
+    from morenas.space import Architecture, ModuleShape
+
+    modules = {name: ModuleShape(*choice, *space.modules[name]) for name, choice in outcome.shapes.items()}
+    return Architecture(
+        base_model=run.pretrained.name,
+        link="cyclic",
+        modules=modules,
+        params_fraction=outcome.params / run.model_parameters,
+        budget={"params": budget.params, "request": dict(budget.request)},
+        search={
+            **asdict(settings),
+            "choices": [str(choice) for choice in space.choices],
+            "groups": len(space.groups),
+            "task": run.task.spec.name,
+            "data_fingerprint": run.task.provenance["fingerprint"],
+        },
+    )
+
+
+def write_trajectory(run: Pipeline, space: SearchSpace, outcome: SearchOutcome) -> None:
+    """Write ``search/trajectory.npz``: mixing probabilities over time, per group."""
+    import io
+
+    import numpy as np
+
+    from morenas.files import write_bytes
+
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        probs=outcome.trajectory.numpy(),
+        logits=outcome.logits.numpy(),
+        steps=np.array(outcome.trajectory_steps),
+        groups=np.array(list(space.groups)),
+        choices=np.array([str(choice) for choice in space.choices]),
+    )
+    write_bytes(run.directory.trajectory, buffer.getvalue())
+
+
+def pack(outcome: SearchOutcome) -> dict[str, Any]:
+    """What the final fine-tune inherits, as named tensors."""
+    tensors = {f"head/{name}": tensor for name, tensor in outcome.head.items()}
+    for name, (first, second) in outcome.factors.items():
+        tensors |= {f"first/{name}": first, f"second/{name}": second}
+    return tensors
+
+
+def unpack(tensors: dict[str, Any]) -> tuple[Factors, Factors]:
+    """Factors by module and head by parameter, from what ``pack`` gave."""
+    parts: dict[str, Factors] = {"head": {}, "first": {}, "second": {}}
+    for key, tensor in tensors.items():
+        kind, _, name = key.partition("/")
+        parts[kind][name] = tensor
+    return {name: (first, parts["second"][name]) for name, first in parts["first"].items()}, parts["head"]
+
+
+def finetune_found(
+    run: Pipeline, config: SearchRunConfig, architecture: Architecture, factors: Factors, head: Factors
+) -> dict[str, Any]:
+    """The final fine-tune, in the found structure."""
+    from morenas.training import Head, Method, More
+
+    targets = {name: (shape.in_features, shape.out_features) for name, shape in architecture.modules.items()}
+    inherit = config.training.init is Init.inherit
+    method: Method = More(architecture, factors=factors if inherit else {}, head_state=head if inherit else {})
+    if not targets:
+        run.observer.message("The search chose no adapter for any module: the head alone is trained.")
+        method = Head()
+    return run.fit(
+        method, targets, "finetune", run.directory.adapter, details={"init": config.training.init.value}
+    )
+
+
+def finetune_lora(run: Pipeline, config: SearchRunConfig, architecture: Architecture) -> dict[str, Any]:
+    """LoRA with as many parameters, on the modules that were searched."""
+    from morenas.training import Lora, equal_parameter_lora
+
+    targets = run.targets(config.space.target_modules, config.space.exclude_modules)
+    ranks = equal_parameter_lora(architecture.num_parameters(), targets)
+    rank = max(ranks.values())
+    alpha = config.comparison.alpha
+    return run.fit(
+        Lora(rank=rank, alpha=alpha, ranks=ranks),
+        targets,
+        "compare_lora",
+        run.directory.path / "compare" / "lora",
+        config.comparison.learning_rate,
+        {"rank": rank, "alpha": alpha or 2 * rank, "equal_parameters": True},
+    )
+
+
+if __name__ == "__main__":
+    launch("search", SearchRunConfig, execute)

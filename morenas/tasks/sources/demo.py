@@ -1,0 +1,95 @@
+"""The demo: a controlled language, and a task in it that needs more than the pretrained features.
+
+A premise states who does what with which thing; a hypothesis states one such fact. The task: does it follow?
+
+    premise     mia keeps the red box . tom sells the blue key . eva finds the green cup .
+    hypothesis  tom sells the blue key .        yes
+    hypothesis  tom sells the red key .         no: the red thing is mia's
+
+A false hypothesis takes one word of a true one from another fact of the same premise, so that its words alone tell
+nothing: whether they belong together has to be looked up.
+
+The packaged model was pretrained on premises followed by a fact that holds, some words masked: it has learnt to look
+facts up in order to fill words in, and has never seen a hypothesis that is false. Its features alone therefore say
+little of the task; adapters can turn the look-up into an answer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from morenas.tasks.sources.raw import Raw, Table
+from morenas.tasks.spec import TaskSpec
+
+NAMES = "mia tom eva max lea ben ida leo ada jon zoe sam".split()
+VERBS = "keeps sells finds wants buys hides".split()
+COLOURS = "red blue green black white gold pink grey".split()
+THINGS = "box key cup hat pen bag map ring lamp coin".split()
+FILLERS = "the .".split()
+WORDS = (*NAMES, *VERBS, *COLOURS, *THINGS, *FILLERS)
+"""The whole vocabulary."""
+
+FACTS = 3  # facts in a premise
+TRAIN, TEST = 3200, 1000  # examples
+DATA_SEED = 2408  # the same examples for every run: a run's seed decides the splits
+
+Fact = tuple[str, str, str, str]
+
+
+def sentence(fact: Fact) -> str:
+    """Spell a fact: who, does what, which colour, which thing."""
+    who, does, colour, thing = fact
+    return f"{who} {does} the {colour} {thing} ."
+
+
+def draw_facts(rng: random.Random, count: int = FACTS) -> list[Fact]:
+    """Draw facts that share no word."""
+    columns = [rng.sample(words, count) for words in (NAMES, VERBS, COLOURS, THINGS)]
+    return [(who, does, colour, thing) for who, does, colour, thing in zip(*columns, strict=True)]
+
+
+def falsify(rng: random.Random, facts: Sequence[Fact], index: int) -> Fact:
+    """Replace one word of fact ``index`` by the same kind of word of another fact."""
+    other = rng.choice([i for i in range(len(facts)) if i != index])
+    place = rng.randrange(4)
+    changed = list(facts[index])
+    changed[place] = facts[other][place]
+    who, does, colour, thing = changed
+    return who, does, colour, thing
+
+
+def pretraining_texts(seed: int) -> Iterator[tuple[str, str]]:
+    """An endless stream of premises, each with a fact that holds."""
+    rng = random.Random(f"pretraining/{seed}")
+    while True:
+        facts = draw_facts(rng)
+        yield " ".join(map(sentence, facts)), sentence(rng.choice(facts))
+
+
+def generate(seed: int, train: int = TRAIN, test: int = TEST) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Generate the downstream task; labels alternate, and no premise occurs twice.
+
+    Returns:
+        Train and test rows with ``premise``, ``hypothesis`` and ``label`` (1: it follows).
+    """
+    rng = random.Random(f"downstream/{seed}")
+    seen: set[str] = set()
+    rows = []
+    while len(rows) < train + test:
+        facts, index = draw_facts(rng), rng.randrange(FACTS)
+        premise, label = " ".join(map(sentence, facts)), len(rows) % 2
+        if premise in seen:
+            continue
+        seen.add(premise)
+        fact = facts[index] if label else falsify(rng, facts, index)
+        rows.append({"premise": premise, "hypothesis": sentence(fact), "label": label})
+    return rows[:train], rows[train:]
+
+
+def read_demo(spec: TaskSpec) -> Raw:
+    """The demo's examples as a source gives them."""
+    train, test = generate(DATA_SEED)
+    provenance = {"source": "demo", "data_seed": DATA_SEED}
+    return Raw(Table("demo train", train), {"test": Table("demo test", test)}, provenance)

@@ -1,0 +1,127 @@
+"""Where metrics go: every tracker behind one protocol, none of which can stop a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from morenas.rundir import RunDirectory, plain
+from morenas.schema import RunConfig, WandbMode
+from morenas.tracking.jsonl import JsonLines
+from morenas.tracking.observer import Observer
+
+
+class Tracker(Protocol):
+    """Takes what a run tells."""
+
+    def start(self, phase: str, done: int) -> None:
+        """A phase begins, or goes on after ``done`` steps."""
+
+    def log(self, phase: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Metrics of a step; their names begin with the phase."""
+
+    def architecture(self, architecture: Any) -> None:
+        """What was found, a ``morenas.space.Architecture``."""
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Scalars that runs are compared by."""
+
+    def artifact(self, path: Path, kind: str) -> None:
+        """A file or folder worth keeping."""
+
+    def close(self, failed: bool) -> None:
+        """The run is over."""
+
+
+class Trackers:
+    """Several trackers as one.
+
+    The first is the run's own record and may fail the run; any of the others that fails says so once and is left out
+    from then on.
+    """
+
+    def __init__(self, record: Tracker, others: Sequence[Tracker], tell: Callable[[str], None] = print) -> None:
+        self.record, self.others, self.tell = record, list(others), tell
+
+    def start(self, phase: str, done: int) -> None:
+        self._each(lambda tracker: tracker.start(phase, done))
+
+    def log(self, phase: str, step: int, metrics: Mapping[str, float]) -> None:
+        self._each(lambda tracker: tracker.log(phase, step, metrics))
+
+    def architecture(self, architecture: Any) -> None:
+        self._each(lambda tracker: tracker.architecture(architecture))
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        self._each(lambda tracker: tracker.summary(values))
+
+    def artifact(self, path: Path, kind: str) -> None:
+        self._each(lambda tracker: tracker.artifact(path, kind))
+
+    def close(self, failed: bool) -> None:
+        self._each(lambda tracker: tracker.close(failed))
+
+    def _each(self, call: Callable[[Tracker], None]) -> None:
+        call(self.record)
+        for tracker in list(self.others):
+            try:
+                call(tracker)
+            except Exception as error:
+                self.others.remove(tracker)
+                reason = (str(error).splitlines() or [""])[0]
+                self.tell(
+                    f"{type(tracker).__name__} failed ({type(error).__name__}: {reason}); the run goes on without it."
+                )
+
+
+class TrackedObserver:
+    """An observer that also hands metrics to the trackers."""
+
+    def __init__(self, shown: Observer, trackers: Trackers) -> None:
+        self.shown, self.trackers = shown, trackers
+        trackers.tell = shown.message
+
+    def start(self, phase: str, total_steps: int, done: int = 0) -> None:
+        self.trackers.start(phase, done)
+        self.shown.start(phase, total_steps, done)
+
+    def step(self, phase: str, step: int, metrics: Mapping[str, float] | None = None) -> None:
+        if metrics:
+            self.trackers.log(phase, step, metrics)
+        self.shown.step(phase, step, metrics)
+
+    def message(self, text: str) -> None:
+        self.shown.message(text)
+
+    def finish(self, phase: str) -> None:
+        self.shown.finish(phase)
+
+
+def build_trackers(command: str, config: RunConfig, directory: RunDirectory, budget: str) -> Trackers:
+    """The trackers that a config asks for."""
+    record = JsonLines(directory.path)
+    wanted = config.tracking.wandb
+    if wanted.mode is WandbMode.disabled:
+        return Trackers(record, [])
+    from morenas.tracking.wandb import WandbTracker
+
+    model = Path(config.model.name_or_path).name
+    name = "-".join(part for part in (config.task.name.replace("/", "-"), model, budget, f"seed{config.seed}") if part)
+    try:
+        tracker = WandbTracker(
+            mode=wanted.mode.value,
+            directory=directory.path,
+            name=name,
+            config=plain(config),
+            project=wanted.project,
+            entity=wanted.entity,
+            group=wanted.group,
+            tags=list(wanted.tags),
+            job_type=command,
+        )
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        print(f"W&B cannot be used ({type(error).__name__}: {reason}); the run goes on without it.")
+        return Trackers(record, [])
+    return Trackers(record, [tracker])
