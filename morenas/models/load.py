@@ -134,7 +134,7 @@ def _load_model(
                 **head,
                 **options,
             )
-        except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError) as error:
+        except Exception as error:  # unpickling errors among them, which share no base with the others
             raise _cannot_load(source, "model", error) from error
 
 
