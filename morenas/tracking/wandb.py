@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -11,6 +12,8 @@ from typing import Any
 from urllib.parse import urlparse
 
 import wandb
+from matplotlib.figure import Figure
+from PIL import Image
 
 from morenas.tracking.figures import architecture_figure
 
@@ -75,7 +78,7 @@ class WandbTracker:
             for name, s in architecture.modules.items()
         ]
         table, figure = wandb.Table(columns=columns, data=rows), architecture_figure(architecture.shapes())
-        self.run.log({"architecture/table": table, "architecture/heatmap": wandb.Image(figure)})
+        self.run.log({"architecture/table": table, "architecture/heatmap": _image(figure)})
         artifact = wandb.Artifact(f"architecture-{self.run.id}", type="architecture")
         with artifact.new_file("architecture.json") as file:
             json.dump(architecture.document(), file, indent=2)
@@ -92,6 +95,13 @@ class WandbTracker:
 
     def close(self, failed: bool) -> None:
         self.run.finish(exit_code=int(failed))
+
+
+def _image(figure: Figure) -> wandb.Image:
+    """A figure as an image: handed the figure itself, wandb reaches for pyplot's global state."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return wandb.Image(Image.open(buffer))
 
 
 def choose_mode(mode: str) -> str:

@@ -1,0 +1,43 @@
+"""What every test may rely on: no network, no dashboards, one thread, and real data where there is some."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before any of the libraries is imported: they read these once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_SILENT"] = "true"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+# Results are compared bit for bit, and the suite may share its machine.
+torch.set_num_threads(1)
+
+
+def _real(kind: str) -> Path:
+    root = Path(os.environ.get("MORENAS_REALDATA", Path(__file__).resolve().parents[2] / "shared"))
+    if not (root / kind).is_dir():
+        pytest.skip(f"no real {kind}: {root / kind} is not there; set MORENAS_REALDATA to a folder that holds '{kind}'")
+    return root / kind
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """A folder of real data sets, ``glue/<task>/train.jsonl`` and so on."""
+    return _real("data")
+
+
+@pytest.fixture(scope="session")
+def real_models() -> Path:
+    """A folder of pretrained models, such as ``all-MiniLM-L6-v2-fp16``."""
+    return _real("models")
+
+
+@pytest.fixture(autouse=True)
+def _wandb_in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
