@@ -179,9 +179,7 @@ class _Search:
         self.forbidden = ~space.admissible().to(self.device)
         self.logits = torch.zeros(self.costs.shape, device=self.device, requires_grad=True)
         self.relaxation = RELAXATIONS[settings.relaxation]
-        self.schedule = Schedule(
-            settings.steps, settings.warmup, settings.every, settings.ramp, settings.max_grad_norm
-        )
+        self.schedule = Schedule(settings.steps, settings.warmup, settings.every, settings.ramp, settings.max_grad_norm)
         micro = settings.gradient_accumulation
         problem = BilevelProblem(
             lower=Level("lower", lambda n: self._loss("lower", n, n // micro, train_batches[n]), micro),
@@ -259,23 +257,32 @@ class _Search:
         try:
             self.loop.load_state_tensors(tensors)
         except (ValueError, KeyError) as error:
-            raise InputError(f"{path}: belongs to another search ({error}); remove it to begin this phase anew.") from error
+            raise InputError(
+                f"{path}: belongs to another search ({error}); remove it to begin this phase anew."
+            ) from error
         self.trace.steps = info["trace_steps"]
         self.trace.probs = [tensors[f"trace.{index}"] for index in range(len(self.trace.steps))]
 
     def explain(self, error: NonFiniteLoss, checkpoint: Path | None) -> str:
         """One message for a loss that is not finite."""
         rate = self.settings.learning_rate * self.schedule.lower_factor(self.loop.step)
-        kept = f" The last good checkpoint is kept: {checkpoint}." if checkpoint is not None and checkpoint.exists() else ""
+        kept = (
+            f" The last good checkpoint is kept: {checkpoint}."
+            if checkpoint is not None and checkpoint.exists()
+            else ""
+        )
         return (
-            f"Search: the {error.level} loss is {error.value} at weight step {self.loop.step} (learning rate {rate:.3g}, "
+            f"Search: the {error.level} loss is {error.value} at weight step {self.loop.step} (learning rate "
+            f"{rate:.3g}, "
             f"{error.level} batch {error.step * self.settings.gradient_accumulation + error.micro_batch}).{kept} "
             "Lower search.learning_rate or training.learning_rate, or look at that batch."
         )
 
     def outcome(self) -> SearchOutcome:
         if not bool((self.logits.detach().abs() > 1e-8).any()):
-            raise RuntimeError("The search moved no architecture logit: the loss does not depend on the searched modules.")
+            raise RuntimeError(
+                "The search moved no architecture logit: the loss does not depend on the searched modules."
+            )
         scores = self.logits.detach().masked_fill(self.forbidden, -torch.inf)
         picks = SELECTIONS[self.settings.selection](scores, self.costs, self.budget)
         shapes = self.space.shapes(picks)
@@ -299,7 +306,9 @@ def _prepared(
     required = {parameter: parameter.requires_grad for parameter in model.parameters()}
     training = model.training
     head_weights = {
-        f"{module}.{name}": parameter for module in head for name, parameter in model.get_submodule(module).named_parameters()
+        f"{module}.{name}": parameter
+        for module in head
+        for name, parameter in model.get_submodule(module).named_parameters()
     }
     initial = {name: parameter.detach().clone() for name, parameter in head_weights.items()}
     model.requires_grad_(False)
@@ -316,4 +325,3 @@ def _prepared(
         for parameter, requires_grad in required.items():
             parameter.requires_grad_(requires_grad)
         model.train(training)
-

@@ -27,7 +27,9 @@ def resolve_device(name: str) -> str:
     if kind == "cuda":
         there = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(number or 0) >= there:
-            raise InputError(f"device={name}: this machine has {there or 'no'} CUDA device{'s' * (there != 1)}; {RULE}.")
+            raise InputError(
+                f"device={name}: this machine has {there or 'no'} CUDA device{'s' * (there != 1)}; {RULE}."
+            )
         return f"cuda:{number or 0}"
     return kind
 

@@ -48,11 +48,14 @@ def check_architecture_is_named(config: FinetuneRunConfig) -> None:
     more = config.method.name is MethodName.more
     if more and config.architecture is None:
         raise InputError(
-            "method=more fine-tunes a found architecture: add architecture=<run directory>/architecture.json, or choose a "
+            "method=more fine-tunes a found architecture: add architecture=<run directory>/architecture.json, or "
+            "choose a "
             "baseline, method=lora|dora|adalora|gralora|boft|full|head."
         )
     if not more and config.architecture is not None:
-        raise InputError(f"architecture={config.architecture} goes with method=more, not with method={config.method.name.value}.")
+        raise InputError(
+            f"architecture={config.architecture} goes with method=more, not with method={config.method.name.value}."
+        )
 
 
 def parameters(config: FinetuneRunConfig) -> dict[str, Any]:

@@ -113,7 +113,8 @@ def _start(command: str, schema: type[RunConfig], execute: Execute) -> None:
 def _resume(command: str, schema: type[RunConfig], execute: Execute, path: Path) -> None:
     if extra := [word for word in sys.argv[1:] if not word.startswith("resume=")]:
         raise InputError(
-            f"resume={path}: a resumed run keeps its own configuration; leave out {' '.join(extra)}, or start a new run."
+            f"resume={path}: a resumed run keeps its own configuration; leave out {' '.join(extra)}, or start a "
+            "new run."
         )
     saved: Saved = RunDirectory(path).saved(command)
     execute(to_config(OmegaConf.create(saved.config), schema), RunDirectory(path))
@@ -174,4 +175,6 @@ def _group_choices(group: str) -> list[str]:
 
 
 def _task_slug(*_: str, _root_: DictConfig) -> str:
-    return str(OmegaConf.select(_root_, "task.name", default=None, throw_on_missing=False) or "no-task").replace("/", "-")
+    return str(OmegaConf.select(_root_, "task.name", default=None, throw_on_missing=False) or "no-task").replace(
+        "/", "-"
+    )

@@ -114,7 +114,9 @@ class Pipeline:
         outcome = self.directory.checkpoints / f"{phase}.json"
         if outcome.exists():
             return dict(read_json(outcome, "phase outcome"))
-        settings = TrainingSettings(**{**asdict(self.training), "learning_rate": learning_rate or self.training.learning_rate})
+        settings = TrainingSettings(
+            **{**asdict(self.training), "learning_rate": learning_rate or self.training.learning_rate}
+        )
         pretrained = self.load_model()
         with self.meter.phase(phase) as measured:
             model = attach(

@@ -53,7 +53,9 @@ class RunDirectory:
             write_text(self.path / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
             write_json(self._run, {"command": command, "config": resolved, "overrides": overrides})
         except OSError as error:
-            raise InputError(f"{self.path}: cannot be written ({error.strerror}); choose another hydra.run.dir.") from error
+            raise InputError(
+                f"{self.path}: cannot be written ({error.strerror}); choose another hydra.run.dir."
+            ) from error
 
     def saved(self, command: str) -> Saved:
         """Read back what ``begin`` wrote, to go on with an unfinished run.
@@ -64,13 +66,16 @@ class RunDirectory:
         if not self.path.is_dir():
             raise InputError(f"resume={self.path}: there is no such directory.")
         if not self._run.exists():
-            raise InputError(f"resume={self.path}: no run began there (.hydra/run.json is missing); name a run directory.")
+            raise InputError(
+                f"resume={self.path}: no run began there (.hydra/run.json is missing); name a run directory."
+            )
         if self.is_complete():
             raise InputError(f"resume={self.path}: this run is complete; its results are in {self.results}.")
         document = read_json(self._run, "run")
         if document["command"] != command:
             raise InputError(
-                f"resume={self.path}: this run belongs to python -m morenas.{document['command']}, not morenas.{command}."
+                f"resume={self.path}: this run belongs to python -m morenas.{document['command']}, not "
+                f"morenas.{command}."
             )
         return Saved(**document)
 
@@ -95,7 +100,8 @@ class RunDirectory:
         differing = sorted(_differing_keys(resolved, theirs))
         if differing:
             raise InputError(
-                f"{self.path}: holds an unfinished run of another configuration (it differs in {', '.join(differing[:6])}); "
+                f"{self.path}: holds an unfinished run of another configuration (it differs in "
+                f"{', '.join(differing[:6])}); "
                 "choose another hydra.run.dir."
             )
         raise InputError(f"{self.path}: holds this very run, unfinished; go on with resume={self.path}")

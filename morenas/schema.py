@@ -87,7 +87,9 @@ class TaskConfig:
     hub_path: str | None = None  # data set on the Hugging Face hub
     hub_name: str | None = None  # its configuration
     train_split: str = "train"
-    test_splits: dict[str, str] = field(default_factory=lambda: {"test": "test"})  # name in the results: split on the hub
+    test_splits: dict[str, str] = field(
+        default_factory=lambda: {"test": "test"}
+    )  # name in the results: split on the hub
     data_dir: str | None = None  # folder of jsonl, json, csv, tsv or parquet files, read in place of the hub
     train_file: str | None = None  # file in data_dir; null: train.*
     test_files: dict[str, str] | None = None  # name in the results: file in data_dir; null: validation.*, else test.*
@@ -108,7 +110,9 @@ class SpaceConfig:
     nblocks: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
     ranks: list[int] = field(default_factory=lambda: [0, 1, 2, 4, 8])  # 0: the module may go without an adapter
     granularity: Granularity = Granularity.module
-    target_modules: Any = "all-linear"  # "all-linear", "auto" (PEFT's choice for the model type), a list of names, or a regex
+    target_modules: Any = (
+        "all-linear"  # "all-linear", "auto" (PEFT's choice for the model type), a list of names, or a regex
+    )
     exclude_modules: Any = None  # a list of names, or a regex
     pad: bool = True  # allow block counts that do not divide a feature count
 

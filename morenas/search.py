@@ -117,7 +117,8 @@ def search_settings(config: SearchRunConfig, final_steps: int) -> SearchSettings
     warmup = round(given.warmup * steps)
     if not 0 <= given.warmup < 1 or given.every < 1 or steps < 1:
         raise InputError(
-            f"search.steps={steps}, search.warmup={given.warmup}, search.every={given.every}: steps and every must be at "
+            f"search.steps={steps}, search.warmup={given.warmup}, search.every={given.every}: steps and every must "
+            "be at "
             "least 1, and warmup at least 0 and below 1; else no architecture step would be taken."
         )
     return SearchSettings(
@@ -216,9 +217,7 @@ def finetune_found(
     if not targets:
         run.observer.message("The search chose no adapter for any module: the head alone is trained.")
         method = Head()
-    return run.fit(
-        method, targets, "finetune", run.directory.adapter, details={"init": config.training.init.value}
-    )
+    return run.fit(method, targets, "finetune", run.directory.adapter, details={"init": config.training.init.value})
 
 
 def finetune_lora(run: Pipeline, config: SearchRunConfig, architecture: Architecture) -> dict[str, Any]:

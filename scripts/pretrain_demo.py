@@ -149,12 +149,15 @@ def save(
         (folder / "README.md").write_text(
             "# The demo's pretrained encoder\n\n"
             f"A RoBERTa of {arguments.layers} layers, width {arguments.width}, "
-            f"{sum(p.numel() for p in model.roberta.parameters()):,} parameters in float16, pretrained by masked language\n"
+            f"{sum(p.numel() for p in model.roberta.parameters()):,} parameters in float16, pretrained by masked "
+            "language\n"
             "modelling on the controlled language of `morenas/tasks/sources/demo.py`. Made by\n\n"
             f"    python scripts/pretrain_demo.py --output morenas/assets/demo --steps {arguments.steps} "
             f"--seed {arguments.seed}\n\n"
-            f"with torch {torch.__version__.split('+')[0]} and transformers {transformers.__version__}. On held-out text it "
-            f"fills in the colour of a stated fact with\naccuracy {accuracy:.3f}; guessing among the premise's three gives 0.333.\n"
+            f"with torch {torch.__version__.split('+')[0]} and transformers {transformers.__version__}. On "
+            "held-out text it "
+            f"fills in the colour of a stated fact with\naccuracy {accuracy:.3f}; guessing among the premise's "
+            "three gives 0.333.\n"
         )
 
 

@@ -26,9 +26,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-_TEXT = (
-    "a an the cat dog bird fish sees eats likes hates red blue big small fast slow good bad not and or is it"
-)
+_TEXT = "a an the cat dog bird fish sees eats likes hates red blue big small fast slow good bad not and or is it"
 WORDS = tuple(_TEXT.split())
 """Every word that the tokenizer knows; others become the unknown token."""
 
@@ -118,16 +116,12 @@ def tiny_tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
     if family not in NO_PAD_TOKEN:
         special["pad_token"] = "[PAD]"
     inputs = ["input_ids", "attention_mask"] + (["token_type_ids"] if family in ("bert", "electra") else [])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=64, model_input_names=inputs, **special
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, model_input_names=inputs, **special)
 
 
 def _letters() -> PreTrainedTokenizerFast:
     """Qwen2's own class, without merges: AutoTokenizer takes no other for a Qwen2 folder."""
-    vocabulary = {
-        symbol: index for index, symbol in enumerate((*SPECIAL, *"abcdefghijklmnopqrstuvwxyz", "\u0120"))
-    }
+    vocabulary = {symbol: index for index, symbol in enumerate((*SPECIAL, *"abcdefghijklmnopqrstuvwxyz", "\u0120"))}
     return Qwen2Tokenizer(
         vocab=vocabulary,
         merges=[],
@@ -139,9 +133,7 @@ def _letters() -> PreTrainedTokenizerFast:
     )
 
 
-def tiny_classifier(
-    family: str = "bert", num_labels: int = 2, seed: int = 0, **overrides: Any
-) -> PreTrainedModel:
+def tiny_classifier(family: str = "bert", num_labels: int = 2, seed: int = 0, **overrides: Any) -> PreTrainedModel:
     """A sequence classifier with random weights, in evaluation mode; ``num_labels=1`` regresses."""
     config = tiny_config(family, num_labels=num_labels, **overrides)
     config.problem_type = "regression" if num_labels == 1 else "single_label_classification"

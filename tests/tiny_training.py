@@ -61,9 +61,7 @@ def tiny_dataset(rows: int, family: str = "bert", seed: int = 0, regression: boo
     return Dataset.from_dict({**encoded, "labels": labels, "length": lengths})
 
 
-def tiny_data(
-    family: str = "bert", train: int = 40, select: int = 24, regression: bool = False
-) -> FinetuneData:
+def tiny_data(family: str = "bert", train: int = 40, select: int = 24, regression: bool = False) -> FinetuneData:
     """Encoded examples with the metric that fits them."""
     tokenizer = tiny_tokenizer(family)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -94,9 +92,7 @@ def tiny_adapted(
     """A tiny classifier with adapters on all its linear layers; LoRA of rank 2 unless told otherwise."""
     model = tiny_classifier(family, num_labels, **overrides)
     head = find_head(model)
-    return attach(
-        model, method or Lora(rank=2), target_linears(model, exclude=head), head, seed=0, total_steps=steps
-    )
+    return attach(model, method or Lora(rank=2), target_linears(model, exclude=head), head, seed=0, total_steps=steps)
 
 
 def _metrics(logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:

@@ -100,9 +100,13 @@ class MoReConfig(PeftConfig):
     def _check_values(self) -> None:
         links = [link.value for link in Link]
         if self.link not in links:
-            raise InputError(f"MoReConfig: link={self.link!r} is none of {', '.join(links)}{suggest(str(self.link), links)}")
+            raise InputError(
+                f"MoReConfig: link={self.link!r} is none of {', '.join(links)}{suggest(str(self.link), links)}"
+            )
         if self.bias not in BIASES:
-            raise InputError(f"MoReConfig: bias={self.bias!r} is none of {', '.join(BIASES)}{suggest(self.bias, BIASES)}")
+            raise InputError(
+                f"MoReConfig: bias={self.bias!r} is none of {', '.join(BIASES)}{suggest(self.bias, BIASES)}"
+            )
         if not 0 <= self.dropout < 1:
             raise InputError(f"MoReConfig: dropout={self.dropout} must be in [0, 1).")
         _check_shape("MoReConfig", {"nblocks": self.nblocks, "blk_r": self.blk_r})
@@ -115,7 +119,9 @@ class MoReConfig(PeftConfig):
                 raise InputError(f"MoReConfig: an architecture names every module it adapts; leave {option} out.")
         for name, entry in architecture.items():
             if set(entry) != {"nblocks", "blk_r"}:
-                raise InputError(f"MoReConfig: architecture['{name}'] must give nblocks and blk_r, this gives {sorted(entry)}.")
+                raise InputError(
+                    f"MoReConfig: architecture['{name}'] must give nblocks and blk_r, this gives {sorted(entry)}."
+                )
             _check_shape(f"MoReConfig: architecture['{name}']", entry)
 
 

@@ -12,9 +12,7 @@ from morenas.errors import InputError
 
 
 @torch.no_grad()
-def set_factors(
-    model: nn.Module, factors: Mapping[str, tuple[Tensor, Tensor]], adapter_name: str = "default"
-) -> None:
+def set_factors(model: nn.Module, factors: Mapping[str, tuple[Tensor, Tensor]], adapter_name: str = "default") -> None:
     """Copy ``(first, second)`` into the adapters of a PEFT model.
 
     Args:
@@ -36,6 +34,7 @@ def set_factors(
         for parameter, value in zip(own, pair, strict=True):
             if parameter.shape != value.shape:
                 raise InputError(
-                    f"Factors of '{name}': shape {tuple(value.shape)} does not fit the adapter's {tuple(parameter.shape)}."
+                    f"Factors of '{name}': shape {tuple(value.shape)} does not fit the adapter's "
+                    f"{tuple(parameter.shape)}."
                 )
             parameter.copy_(value)

@@ -89,7 +89,8 @@ class BilevelLoop:
         _check_holds("upper", upper_optimizer, problem.arch)
         if schedule.upper_steps() == 0:
             raise ValueError(
-                f"A schedule of {schedule.steps} steps with a warm-up of {schedule.warmup} takes no upper step: nothing would be searched."
+                f"A schedule of {schedule.steps} steps with a warm-up of {schedule.warmup} takes no upper step: "
+                "nothing would be searched."
             )
         self.problem = problem
         self.hypergradient = hypergradient
@@ -168,5 +169,6 @@ def _check_holds(level: str, optimizer: torch.optim.Optimizer, tensors: object) 
     own = {id(tensor) for tensor in tensors}  # type: ignore[attr-defined]
     if held != own:
         raise ValueError(
-            f"The {level} optimizer holds {len(held - own)} tensors that are not of its level and lacks {len(own - held)} that are."
+            f"The {level} optimizer holds {len(held - own)} tensors that are not of its level and lacks "
+            f"{len(own - held)} that are."
         )

@@ -73,7 +73,11 @@ class BilevelProblem:
         seen: set[int] = set()
         for tensor in (*self.weights, *self.arch):
             if id(tensor) in seen:
-                raise ValueError("A tensor is named twice among weights and architecture parameters; the two sets must be disjoint.")
+                raise ValueError(
+                    "A tensor is named twice among weights and architecture parameters; the two sets must be disjoint."
+                )
             if not tensor.requires_grad:
-                raise ValueError(f"A tensor of shape {tuple(tensor.shape)} does not require gradients and could never be trained.")
+                raise ValueError(
+                    f"A tensor of shape {tuple(tensor.shape)} does not require gradients and could never be trained."
+                )
             seen.add(id(tensor))

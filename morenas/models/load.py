@@ -64,16 +64,12 @@ def load_pretrained(
         InputError: If the model is missing, incomplete, damaged or no text classifier.
     """
     source = resolve_model(name_or_path)
-    model, loading = _load_model(
-        source, _head_config(num_labels, label_names, kind), seed, attn_implementation, dtype
-    )
+    model, loading = _load_model(source, _head_config(num_labels, label_names, kind), seed, attn_implementation, dtype)
     tokenizer = _load_tokenizer(source)
     notes = _notes(source, loading) + _ensure_pad_token(source, model, tokenizer)
     new = set(loading["missing_keys"]) | {key for key, *_ in loading["mismatched_keys"]}
     _check_base(source, model, new)
-    return Pretrained(
-        model, tokenizer, source.name, find_head(model, new), _fingerprint(source, model), notes
-    )
+    return Pretrained(model, tokenizer, source.name, find_head(model, new), _fingerprint(source, model), notes)
 
 
 def find_head(model: nn.Module, new_keys: Iterable[str] = ()) -> tuple[str, ...]:
@@ -90,9 +86,7 @@ def find_head(model: nn.Module, new_keys: Iterable[str] = ()) -> tuple[str, ...]
     head = {key.rpartition(".")[0] for key in new_keys}
     if prefix and hasattr(model, prefix):
         outside = {
-            name
-            for name, child in model.named_children()
-            if name != prefix and any(True for _ in child.parameters())
+            name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())
         }
         head = {name for name in head if name.partition(".")[0] not in outside} | outside
     return tuple(name for name, _ in model.named_modules() if name in head)
@@ -119,9 +113,7 @@ def _load_model(
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    options: dict[str, Any] = (
-        {} if attn_implementation is None else {"attn_implementation": attn_implementation}
-    )
+    options: dict[str, Any] = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -153,8 +145,7 @@ def _load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 def _cannot_load(source: ModelSource, what: str, error: Exception) -> InputError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return InputError(
-        f"Model '{source.name}': its {what} cannot be loaded as a text classifier: {reason} To go on, "
-        f"{WAYS_OUT}."
+        f"Model '{source.name}': its {what} cannot be loaded as a text classifier: {reason} To go on, {WAYS_OUT}."
     )
 
 
@@ -172,11 +163,7 @@ def _check_base(source: ModelSource, model: PreTrainedModel, new: set[str]) -> N
 
 def _notes(source: ModelSource, loading: dict[str, Any]) -> tuple[str, ...]:
     replaced = sorted(key for key, *_ in loading["mismatched_keys"])
-    return (
-        (f"'{source.name}' has a head for other labels; started anew: {', '.join(replaced)}.",)
-        if replaced
-        else ()
-    )
+    return (f"'{source.name}' has a head for other labels; started anew: {', '.join(replaced)}.",) if replaced else ()
 
 
 def _ensure_pad_token(

@@ -66,11 +66,7 @@ def resolve_model(name_or_path: str) -> ModelSource:
             f"model.name_or_path={name_or_path!r} is a file; name the folder that holds config.json, "
             "weights and tokenizer."
         )
-    if (
-        path.is_absolute()
-        or name_or_path.startswith(("./", "../", "~"))
-        or not _HUB_ID.fullmatch(name_or_path)
-    ):
+    if path.is_absolute() or name_or_path.startswith(("./", "../", "~")) or not _HUB_ID.fullmatch(name_or_path):
         raise InputError(
             f"model.name_or_path={name_or_path!r} is no folder here and no name on the Hugging Face hub "
             "('name' or 'owner/name'); "
@@ -96,9 +92,7 @@ def _folder(name: str, path: Path) -> ModelSource:
     if weights is None:
         raise _lacks(name, path, "weights (model.safetensors or pytorch_model.bin)")
     if not any(next(path.glob(pattern), None) for pattern in _TOKENIZERS):
-        raise _lacks(
-            name, path, "a tokenizer (tokenizer.json, vocab.txt, vocab.json or a sentencepiece model)"
-        )
+        raise _lacks(name, path, "a tokenizer (tokenizer.json, vocab.txt, vocab.json or a sentencepiece model)")
     shards = _shards(weights)
     for shard in shards:
         _check_whole(name, shard)
@@ -143,6 +137,5 @@ def _check_whole(name: str, shard: Path) -> None:
     whole = 8 + length + max(ends, default=0)
     if size != whole:
         raise InputError(
-            f"Model '{name}': {shard} is damaged: {size:,} bytes where its header speaks of {whole:,}; copy "
-            "it again."
+            f"Model '{name}': {shard} is damaged: {size:,} bytes where its header speaks of {whole:,}; copy it again."
         )

@@ -47,9 +47,7 @@ def _linears(model: nn.Module, exclude: tuple[str, ...]) -> dict[str, tuple[int,
         if any(name == head or name.startswith(head + ".") for head in exclude):
             continue
         # nn.MultiheadAttention reads its projection's weight without calling it: an adapter there never runs
-        if isinstance(module, nn.Linear) and not isinstance(
-            module, nn.modules.linear.NonDynamicallyQuantizableLinear
-        ):
+        if isinstance(module, nn.Linear) and not isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
             shapes[name] = (module.in_features, module.out_features)
         elif isinstance(module, Conv1D):
             shapes[name] = (module.weight.shape[0], module.weight.shape[1])
@@ -65,8 +63,7 @@ def _matcher(model: nn.Module, names: str | Sequence[str]) -> Callable[[str], bo
             pattern = re.compile(names)
         except re.error as error:
             raise InputError(
-                f"target_modules={names!r} is no regular expression ({error}); a list of names is never "
-                "read as one."
+                f"target_modules={names!r} is no regular expression ({error}); a list of names is never read as one."
             ) from error
         return lambda name: pattern.fullmatch(name) is not None
     endings = tuple(names)
@@ -76,9 +73,7 @@ def _matcher(model: nn.Module, names: str | Sequence[str]) -> Callable[[str], bo
 def _output_embeddings(model: nn.Module) -> set[str]:
     getter = getattr(model, "get_output_embeddings", None)
     output = getter() if getter is not None else None
-    return (
-        {name for name, module in model.named_modules() if module is output} if output is not None else set()
-    )
+    return {name for name, module in model.named_modules() if module is output} if output is not None else set()
 
 
 def _auto_names(model: nn.Module) -> list[str]:
@@ -97,9 +92,7 @@ def _auto_names(model: nn.Module) -> list[str]:
 def _no_match(names: str | Sequence[str], linears: dict[str, tuple[int, int]]) -> str:
     endings = sorted({name.rpartition(".")[2] for name in linears})
     wanted = [names] if isinstance(names, str) else list(names)
-    near = next(
-        (text for name in wanted if (text := suggest(name, [ALL_LINEAR, AUTO, *endings, *linears]))), ""
-    )
+    near = next((text for name in wanted if (text := suggest(name, [ALL_LINEAR, AUTO, *endings, *linears]))), "")
     there = ", ".join(endings[:12]) or "no linear layer outside the head"
     return (
         f"target_modules={names!r} matches no linear layer of the model{near or '.'} There are: {there} "

@@ -15,9 +15,7 @@ def to_dense(first: Tensor, second: Tensor, link: Link, in_features: int, out_fe
     return b @ a
 
 
-def to_lora(
-    first: Tensor, second: Tensor, link: Link, in_features: int, out_features: int
-) -> tuple[Tensor, Tensor]:
+def to_lora(first: Tensor, second: Tensor, link: Link, in_features: int, out_features: int) -> tuple[Tensor, Tensor]:
     """Write a Monarch matrix as a LoRA pair of rank ``N * r``.
 
     Invariant: ``b @ a == to_dense(first, second, link, in_features, out_features)``, and ``x @ a.T @ b.T`` is

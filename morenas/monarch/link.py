@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 
-class Link(str, Enum):
+class Link(StrEnum):
     """How value ``(k, j)``, the j-th output of input block k, reaches slot ``(l, a)`` of output block l.
 
     ``MONARCH``, the paper's: with ``i = k * r + j``, ``l = i mod N`` and ``a = i div N``.
@@ -34,8 +34,5 @@ def _permutation(link: Link, nblocks: int, blk_r: int, device: str) -> Tensor:
     with torch.inference_mode(False):
         block = torch.arange(nblocks).unsqueeze(1)
         slot = torch.arange(blk_r)
-        if link is Link.CYCLIC:
-            permutation = (block - slot) % nblocks * blk_r + slot
-        else:
-            permutation = slot * nblocks + block
+        permutation = (block - slot) % nblocks * blk_r + slot if link is Link.CYCLIC else slot * nblocks + block
         return permutation.flatten().to(device)

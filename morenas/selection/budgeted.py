@@ -74,9 +74,7 @@ def _best_priced_rest(tables: list[tuple[Floats, Ints, Ints]], price: float) -> 
     return np.concatenate((np.cumsum(best[::-1])[::-1], [0.0]))
 
 
-def _extend(
-    total: Floats, spent: Ints, score: Floats, cost: Ints, index: Ints
-) -> tuple[Floats, Ints, Ints, Ints]:
+def _extend(total: Floats, spent: Ints, score: Floats, cost: Ints, index: Ints) -> tuple[Floats, Ints, Ints, Ints]:
     """Add one group to every partial selection and keep the undominated ones, ascending in cost."""
     totals, spents = (total[:, None] + score).ravel(), (spent[:, None] + cost).ravel()
     order = np.lexsort((-totals, spents))

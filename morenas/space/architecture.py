@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from morenas.documents import validate
 from morenas.errors import InputError, suggest
 from morenas.files import read_json, write_json
 from morenas.monarch import num_parameters
-from morenas.documents import validate
 
 FORMAT = "morenas.architecture/1"
 
@@ -65,11 +65,14 @@ class Architecture:
                 wrong.append(f"'{name}' is not there{suggest(name, linears)}")
             elif linears[name] != (shape.in_features, shape.out_features):
                 here = "{} -> {}".format(*linears[name])
-                wrong.append(f"'{name}' is {here} here, {shape.in_features} -> {shape.out_features} in the architecture")
+                wrong.append(
+                    f"'{name}' is {here} here, {shape.in_features} -> {shape.out_features} in the architecture"
+                )
         if wrong:
             more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
             raise InputError(
-                f"The architecture was found for '{self.base_model}' and does not match this model: {'; '.join(wrong[:5])}{more}. "
+                f"The architecture was found for '{self.base_model}' and does not match this model: "
+                f"{'; '.join(wrong[:5])}{more}. "
                 "Use it with the model it was found for, or search again."
             )
 

@@ -95,7 +95,8 @@ def build_space(
     """
     if granularity not in GRANULARITIES:
         raise InputError(
-            f"space.granularity={granularity!r}: choose from {', '.join(GRANULARITIES)}{suggest(granularity, GRANULARITIES)}"
+            f"space.granularity={granularity!r}: choose from "
+            f"{', '.join(GRANULARITIES)}{suggest(granularity, GRANULARITIES)}"
         )
     _check_values("space.nblocks", nblocks, least=1)
     _check_values("space.ranks", ranks, least=0)
@@ -111,7 +112,9 @@ def build_space(
 def _check_values(key: str, values: Sequence[int], least: int) -> None:
     wrong = [v for v in values if isinstance(v, bool) or not isinstance(v, int) or v < least]
     if wrong or not values:
-        raise InputError(f"{key}={list(values)}: needs one or more whole numbers of at least {least}, for example [1, 2, 4].")
+        raise InputError(
+            f"{key}={list(values)}: needs one or more whole numbers of at least {least}, for example [1, 2, 4]."
+        )
 
 
 def _check_every_group_fits(space: SearchSpace) -> None:

@@ -8,7 +8,9 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 
-def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, text_columns: Sequence[str], max_length: int) -> Dataset:
+def encode(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, text_columns: Sequence[str], max_length: int
+) -> Dataset:
     """Tokenize a data set, in its order.
 
     Args:

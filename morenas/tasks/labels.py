@@ -30,7 +30,9 @@ def label_names(spec: TaskSpec, train: Table) -> tuple[str, ...]:
         kinds = {type(value) for value in values}
         if len(kinds) > 1:
             some = ", ".join(repr(next(v for v in values if type(v) is kind)) for kind in kinds)
-            raise InputError(f"{train.name}: column '{spec.label_column}' mixes numbers and text ({some}); use one of them.")
+            raise InputError(
+                f"{train.name}: column '{spec.label_column}' mixes numbers and text ({some}); use one of them."
+            )
         names = [str(value) for value in sorted(values)]
     if len(set(names)) < 2:
         raise InputError(

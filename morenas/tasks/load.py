@@ -107,7 +107,8 @@ def fingerprint(splits: dict[str, list[Example]], spec: TaskSpec) -> str:
     digest = hashlib.sha256()
     for name in sorted(splits):
         digest.update(f"{name}\x1d".encode())
-        for line in sorted(f"{content(example, spec.text_columns)}\x1f{example['label']!r}" for example in splits[name]):
+        for line in sorted(
+            f"{content(example, spec.text_columns)}\x1f{example['label']!r}" for example in splits[name]
+        ):
             digest.update(f"{line}\x1e".encode())
     return digest.hexdigest()
-

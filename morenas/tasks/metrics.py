@@ -48,7 +48,8 @@ def check_metrics(names: Sequence[str], kind: str) -> None:
     for name in names:
         if name not in known:
             raise InputError(
-                f"task.metrics: '{name}' is no metric of a {kind} task{suggest(name, known)}. There are: {', '.join(known)}."
+                f"task.metrics: '{name}' is no metric of a {kind} task{suggest(name, known)}. There are: "
+                f"{', '.join(known)}."
             )
 
 

@@ -29,7 +29,13 @@ def architecture_figure(shapes: Shapes) -> Figure:
     picture = axes.imshow(ranks, cmap="YlGnBu", vmin=0, vmax=most, aspect="auto")
     for (row, column), (nblocks, blk_r) in cells.items():
         axes.text(
-            column, row, f"N {nblocks}", ha="center", va="center", fontsize=8, color="white" if blk_r > most / 2 else "black"
+            column,
+            row,
+            f"N {nblocks}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if blk_r > most / 2 else "black",
         )
     axes.set_xticks(range(len(kinds)), [kind or "-" for kind in kinds], rotation=30, ha="right", fontsize=8)
     axes.set_yticks(range(len(depths)), depths, fontsize=8)
@@ -68,7 +74,9 @@ def probabilities_figure(probs: NDArray[Any], groups: Sequence[str], choices: Se
     return figure
 
 
-def curves_figure(lines: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[str]], marks: Mapping[str, float]) -> Figure:
+def curves_figure(
+    lines: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[str]], marks: Mapping[str, float]
+) -> Figure:
     """Metrics over steps.
 
     Args:

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 LINE_EVERY = 10.0  # seconds between progress lines where there is no terminal
 
@@ -78,7 +86,8 @@ class ConsoleObserver:
             self._told = now
             left = (now - self._began) / max(1, step - self._done_before) * (self._total - step)
             self.console.print(
-                f"{phase}: {step}/{self._total} ({step / max(1, self._total):.0%}), {_clock(left)} left  {shown}".rstrip()
+                f"{phase}: {step}/{self._total} ({step / max(1, self._total):.0%}), {_clock(left)} left  "
+                f"{shown}".rstrip()
             )
 
     def message(self, text: str) -> None:

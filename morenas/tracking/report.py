@@ -19,7 +19,8 @@ from morenas.tracking.table import method_words
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2733; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; border-bottom: 1px solid #d5dce3; }
-table { border-collapse: collapse; } th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #e6ebf0; }
+table { border-collapse: collapse; }
+th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #e6ebf0; }
 th:first-child, td:first-child { text-align: left; } code, pre { background: #f4f6f8; padding: .1rem .3rem; }
 pre { padding: .6rem; overflow-x: auto; } svg { max-width: 100%; height: auto; }
 """
@@ -74,7 +75,9 @@ def _architecture(directory: Path) -> str:
         return ""
     modules = read_json(path, "architecture")["modules"]
     shapes = {name: (shape["nblocks"], shape["blk_r"]) for name, shape in modules.items()}
-    return "<h2>Architecture</h2>" + (_svg(architecture_figure(shapes)) if shapes else "<p>No module has an adapter.</p>")
+    return "<h2>Architecture</h2>" + (
+        _svg(architecture_figure(shapes)) if shapes else "<p>No module has an adapter.</p>"
+    )
 
 
 def _search(directory: Path, results: dict[str, Any]) -> str:

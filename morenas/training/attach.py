@@ -49,9 +49,7 @@ def attach(
         try:
             adapted = _adapt(model, config)
         except (ValueError, TypeError, NotImplementedError) as error:
-            raise InputError(
-                f"Method {method.name} cannot be attached to {type(model).__name__}: {error}"
-            ) from error
+            raise InputError(f"Method {method.name} cannot be attached to {type(model).__name__}: {error}") from error
     if isinstance(method, More):
         _inherit(adapted, method)
     return adapted
@@ -68,9 +66,7 @@ def count_parameters(model: nn.Module, head: Sequence[str] = ()) -> Parameters:
     counts = Parameters(adapter=0, head=0)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            of_head = (
-                ".modules_to_save." in name if isinstance(model, PeftModel) else name.startswith(prefixes)
-            )
+            of_head = ".modules_to_save." in name if isinstance(model, PeftModel) else name.startswith(prefixes)
             part = "head" if of_head else "adapter"
             counts = counts._replace(**{part: getattr(counts, part) + parameter.numel()})
     return counts
@@ -108,9 +104,7 @@ def _load_head(adapted: PeftModel, state: Mapping[str, Tensor]) -> None:
         if ".modules_to_save.default." in name
     }
     if unknown := set(state) - set(trained):
-        raise InputError(
-            f"The head to start from has {', '.join(sorted(unknown))}, which are not trained here."
-        )
+        raise InputError(f"The head to start from has {', '.join(sorted(unknown))}, which are not trained here.")
     for name, value in state.items():
         trained[name].copy_(value)
 

@@ -46,9 +46,7 @@ def predict(
     model.eval()
     logits = []
     for start in range(0, len(order), batch_size):
-        batch = tokenizer.pad(inputs[order[start : start + batch_size].tolist()], return_tensors="pt").to(
-            device
-        )
+        batch = tokenizer.pad(inputs[order[start : start + batch_size].tolist()], return_tensors="pt").to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits.append(model(**batch).logits.float())
     model.train(training)

@@ -156,9 +156,7 @@ class _Run(TrainerCallback):
         if isinstance(self.model, PeftModel) and isinstance(self.model.base_model, AdaLoraModel):
             self.model.base_model.update_and_allocate(state.global_step)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Tell the observer; evaluate and ask for a checkpoint where it is time."""
         step, metrics = state.global_step, None
         if step in self.eval_steps:

@@ -61,9 +61,7 @@ class More:
     head_state: Mapping[str, Tensor] = field(default_factory=dict)
 
     def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> MoReConfig:
-        return MoReConfig.from_architecture(
-            self.architecture, dropout=self.dropout, modules_to_save=list(head)
-        )
+        return MoReConfig.from_architecture(self.architecture, dropout=self.dropout, modules_to_save=list(head))
 
 
 @dataclass(frozen=True)
@@ -84,9 +82,7 @@ class Lora:
 
     def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> LoraConfig:
         _require_rank(self.name, self.rank)
-        ranks = {
-            name: rank for name, rank in (self.ranks or dict.fromkeys(targets, self.rank)).items() if rank > 0
-        }
+        ranks = {name: rank for name, rank in (self.ranks or dict.fromkeys(targets, self.rank)).items() if rank > 0}
         scale = _alpha(self) / self.rank
         # PEFT reads the keys as regular expressions; without alpha_pattern the scale would change with the
         # rank
@@ -138,9 +134,7 @@ class AdaLora:
         initial = self.initial_rank if self.initial_rank is not None else -(-3 * self.rank // 2)
         before, after = int(self.warmup * total_steps), max(1, int(self.settle * total_steps))
         if initial <= self.rank:
-            raise InputError(
-                f"method adalora: initial_rank={initial} must be above rank={self.rank}: nothing to cut."
-            )
+            raise InputError(f"method adalora: initial_rank={initial} must be above rank={self.rank}: nothing to cut.")
         if before + after >= total_steps:
             raise InputError(
                 f"method adalora: {total_steps} steps leave none between warmup={self.warmup} and "

@@ -32,7 +32,5 @@ def save_adapter(model: nn.Module, directory: str | Path) -> None:
         elif isinstance(model, PreTrainedModel) and all(p.requires_grad for p in model.parameters()):
             model.save_pretrained(str(folder))
         else:
-            state = {
-                name: tensor.detach().cpu().contiguous() for name, tensor in trained_state(model).items()
-            }
+            state = {name: tensor.detach().cpu().contiguous() for name, tensor in trained_state(model).items()}
             save_file(state, folder / "trained.safetensors")

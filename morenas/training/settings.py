@@ -64,9 +64,7 @@ class TrainingSettings:
         for name in ("weight_decay", "max_grad_norm"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
         _require("warmup_ratio", self.warmup_ratio, 0 <= self.warmup_ratio < 1, "in [0, 1)")
-        _require(
-            "max_steps", self.max_steps, self.max_steps is None or self.max_steps > 0, "more than 0, or null"
-        )
+        _require("max_steps", self.max_steps, self.max_steps is None or self.max_steps > 0, "more than 0, or null")
 
     def total_steps(self, examples: int) -> int:
         """Optimizer steps of a run over ``examples`` training examples."""

@@ -18,11 +18,7 @@ _MOMENTS = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
     """Return trained parameters and the buffers that belong to the model's state, not copied."""
     tensors = model.state_dict(keep_vars=True).items()
-    return {
-        name: tensor
-        for name, tensor in tensors
-        if tensor.requires_grad or not isinstance(tensor, nn.Parameter)
-    }
+    return {name: tensor for name, tensor in tensors if tensor.requires_grad or not isinstance(tensor, nn.Parameter)}
 
 
 @torch.no_grad()
@@ -49,9 +45,7 @@ def allocator_state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]
     info: dict[str, Any] = {}
     for adalora in _adalora(model):
         for moment in _MOMENTS:
-            tensors |= {
-                f"{moment}/{name}": value for name, value in getattr(adalora.rankallocator, moment).items()
-            }
+            tensors |= {f"{moment}/{name}": value for name, value in getattr(adalora.rankallocator, moment).items()}
         info["rank_pattern"] = _config(adalora).rank_pattern
     return tensors, info
 

@@ -45,7 +45,9 @@ class Quadratic:
         return ((self.weights - self.target) ** 2).sum() / 2 + self.rho * ((self.arch - self.anchor) ** 2).sum() / 2
 
     def problem(self) -> BilevelProblem:
-        return BilevelProblem(Level("lower", self.lower_loss), Level("upper", self.upper_loss), [self.weights], [self.arch])
+        return BilevelProblem(
+            Level("lower", self.lower_loss), Level("upper", self.upper_loss), [self.weights], [self.arch]
+        )
 
     def direct_gradient(self) -> Tensor:
         """What remains of the hypergradient with the weights held fixed."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -134,7 +135,11 @@ def test_a_loss_that_is_not_finite_stops_before_any_parameter_changes(level: str
         Level("lower", losses["lower"]), Level("upper", losses["upper"]), [quadratic.weights], [quadratic.arch]
     )
     loop = BilevelLoop(
-        problem, HYPERGRADIENTS["first_order"], sgd([quadratic.weights], 0.1), sgd([quadratic.arch], 0.1), Schedule(6, 0, 1)
+        problem,
+        HYPERGRADIENTS["first_order"],
+        sgd([quadratic.weights], 0.1),
+        sgd([quadratic.arch], 0.1),
+        Schedule(6, 0, 1),
     )
     with pytest.raises(NonFiniteLoss, match=f"{level} loss is nan at step 2"):
         loop.run()
@@ -147,6 +152,6 @@ def test_learning_rate_rises_then_falls_to_zero_and_progress_covers_the_unit_int
     schedule = Schedule(100, warmup=20, every=2, ramp=0.1)
     factors = [schedule.lower_factor(step) for step in range(100)]
     assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
-    assert all(later <= earlier for earlier, later in zip(factors[10:], factors[11:], strict=False))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(factors))
     assert factors[-1] < 1e-3
     assert [schedule.progress(step) for step in (0, 20, 99)] == [0.0, 0.0, 1.0]

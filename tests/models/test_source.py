@@ -57,17 +57,13 @@ def test_weights_of_other_content_are_refused(folder: Path) -> None:
 
 def test_a_missing_shard_is_named(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    (folder / "model.safetensors.index.json").write_text(
-        '{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'
-    )
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
     with pytest.raises(InputError, match="model-00001-of-00002"):
         resolve_model(str(folder))
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./gone", "../gone/model", "a/b/c", "no such model"])
-def test_what_can_only_be_a_path_is_refused_without_asking_the_hub(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_can_only_be_a_path_is_refused_without_asking_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Need) -> None:
         raise AssertionError("asked the hub")
 
@@ -97,7 +93,5 @@ def test_resolving_imports_nothing_heavy(folder: Path) -> None:
         "print([m for m in ('torch', 'transformers', 'peft', 'datasets', 'huggingface_hub') if m in "
         "sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -77,9 +77,7 @@ def test_a_regular_expression_matches_the_whole_name() -> None:
 
 def test_the_head_is_no_target_even_when_named() -> None:
     model = tiny_classifier("roberta")
-    assert not any(
-        name.startswith("classifier") for name in target_linears(model, ["dense"], find_head(model))
-    )
+    assert not any(name.startswith("classifier") for name in target_linears(model, ["dense"], find_head(model)))
 
 
 @pytest.mark.parametrize(

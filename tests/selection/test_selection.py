@@ -27,9 +27,13 @@ def brute_force(scores: Tensor, costs: Tensor, budget: int) -> float:
 def problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, int]:
     groups, choices = draw(st.integers(1, 5)), draw(st.integers(1, 4))
     score = st.floats(-4, 4, allow_nan=False, width=16)
-    scores = torch.tensor(draw(st.lists(st.lists(score, min_size=choices, max_size=choices), min_size=groups, max_size=groups)))
+    scores = torch.tensor(
+        draw(st.lists(st.lists(score, min_size=choices, max_size=choices), min_size=groups, max_size=groups))
+    )
     cost = st.integers(0, 40)
-    costs = torch.tensor(draw(st.lists(st.lists(cost, min_size=choices, max_size=choices), min_size=groups, max_size=groups)))
+    costs = torch.tensor(
+        draw(st.lists(st.lists(cost, min_size=choices, max_size=choices), min_size=groups, max_size=groups))
+    )
     least = int(costs.min(dim=1).values.sum())
     return scores.double(), costs, least + draw(st.integers(0, 80))
 

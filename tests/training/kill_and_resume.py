@@ -27,9 +27,7 @@ def train(directory: Path) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(time.time_ns() % 2**32)  # nothing may depend on what came before
     model = tiny_adapted(Lora(rank=2, dropout=0.1))
-    finetune(
-        model, tiny_data(), replace(SETTINGS, max_steps=40, evals=20), directory / "checkpoints", Recorder()
-    )
+    finetune(model, tiny_data(), replace(SETTINGS, max_steps=40, evals=20), directory / "checkpoints", Recorder())
     save_adapter(model, directory / "adapter")
 
 

@@ -31,9 +31,7 @@ def test_no_choice_of_raised_modules_comes_closer(seed: int) -> None:
     ranks = equal_parameter_lora(params, targets)
     floor = params // unit
     sums = [
-        sum(sum(targets[name]) for name in subset)
-        for k in range(9)
-        for subset in itertools.combinations(targets, k)
+        sum(sum(targets[name]) for name in subset) for k in range(9) for subset in itertools.combinations(targets, k)
     ]
     assert cost(ranks, targets) == floor * unit + max(s for s in sums if s <= params - floor * unit)
     assert {ranks.get(name, 0) for name in targets} <= {floor, floor + 1}
@@ -51,9 +49,7 @@ def test_below_rank_one_the_modules_are_spread_over_depth_and_types(share: float
     targets = transformer(layers=12)
     ranks = equal_parameter_lora(int(share * sum(map(sum, targets.values()))), targets)
     assert set(ranks.values()) == {1}
-    halves = [
-        sum(name.split(".")[0] in map(str, layers) for name in ranks) for layers in (range(6), range(6, 12))
-    ]
+    halves = [sum(name.split(".")[0] in map(str, layers) for name in ranks) for layers in (range(6), range(6, 12))]
     assert abs(halves[0] - halves[1]) <= 2
     assert {name.split(".")[1] for name in ranks} == {"q", "k", "v", "o", "up", "down"}
 

@@ -86,9 +86,7 @@ def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
 
 def test_parameters_are_counted_apart(tmp_path: Path) -> None:
     model = tiny_adapted(Head())
-    result = finetune(
-        model, tiny_data(), replace(SETTINGS, max_steps=1), tmp_path, Recorder(), head=("classifier",)
-    )
+    result = finetune(model, tiny_data(), replace(SETTINGS, max_steps=1), tmp_path, Recorder(), head=("classifier",))
     assert (result.adapter_params, result.head_params) == (0, 2 * 16 + 2)
 
 

@@ -29,9 +29,7 @@ def test_parameters_reach_the_method_and_none_keeps_the_default() -> None:
         ("full", {"rank": 4}, "it has none"),
     ],
 )
-def test_what_does_not_exist_is_refused_with_what_does(
-    name: str, parameters: dict[str, int], said: str
-) -> None:
+def test_what_does_not_exist_is_refused_with_what_does(name: str, parameters: dict[str, int], said: str) -> None:
     with pytest.raises(InputError, match=said):
         build_method(name, **parameters)
 
@@ -80,8 +78,6 @@ def test_adalora_leaves_steps_to_cut_ranks_in() -> None:
         (Boft(block_size=7), 10, "block_size=7 does not divide 16"),
     ],
 )
-def test_parameters_that_do_not_fit_are_refused(
-    method: Lora | AdaLora | GraLora | Boft, steps: int, said: str
-) -> None:
+def test_parameters_that_do_not_fit_are_refused(method: Lora | AdaLora | GraLora | Boft, steps: int, said: str) -> None:
     with pytest.raises(InputError, match=said):
         method.peft_config(TARGETS, HEAD, steps)

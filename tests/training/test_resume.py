@@ -38,9 +38,7 @@ def run(
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(
-        torch.equal(tensor, other[name]) for name, tensor in one.items()
-    )
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 @pytest.mark.parametrize(
@@ -70,9 +68,7 @@ def test_called_again_after_its_end_it_gives_the_same_result(tmp_path: Path) -> 
     assert again.steps == []
 
 
-def test_an_interrupted_save_costs_one_checkpoint_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_save_costs_one_checkpoint_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = run(METHODS[0], tmp_path / "whole")
 
     def killed(*_: object) -> None:
@@ -135,9 +131,7 @@ def test_other_threads_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "1 threads and goes on with 7" in recorder.messages[0]
 
 
-def test_checkpoints_hold_nothing_that_must_be_unpickled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checkpoints_hold_nothing_that_must_be_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted(tmp_path)
     loads: list[object] = []
     load = torch.load

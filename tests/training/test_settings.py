@@ -19,9 +19,7 @@ from morenas.training import TrainingSettings
         (2, 8, 2, 24, 3),
     ],
 )
-def test_epochs_become_steps(
-    epochs: float, batch_size: int, accumulation: int, examples: int, steps: int
-) -> None:
+def test_epochs_become_steps(epochs: float, batch_size: int, accumulation: int, examples: int, steps: int) -> None:
     settings = TrainingSettings(epochs=epochs, batch_size=batch_size, gradient_accumulation=accumulation)
     assert settings.total_steps(examples) == steps
 

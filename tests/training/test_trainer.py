@@ -23,9 +23,7 @@ def settings(**changes: Any) -> TrainingSettings:
     return TrainingSettings(**{**SETTINGS.__dict__, "evals": 1, **changes})
 
 
-def trained(
-    model: nn.Module, directory: Path, data: FinetuneData | None = None, **changes: Any
-) -> dict[str, Tensor]:
+def trained(model: nn.Module, directory: Path, data: FinetuneData | None = None, **changes: Any) -> dict[str, Tensor]:
     finetune(model, data or tiny_data(), settings(**changes), directory, Recorder())
     return trained_state(model)
 
@@ -86,9 +84,7 @@ def test_accumulated_micro_batches_are_the_mean_over_examples(train: int, tmp_pa
 def test_decay_reaches_weights_but_neither_biases_nor_norms(tmp_path: Path) -> None:
     # one step: the gradients are the same, so only the decay can differ
     plain, decayed = (
-        trained(
-            tiny_adapted(Full()), tmp_path / str(decay), weight_decay=decay, max_steps=1, warmup_ratio=0.0
-        )
+        trained(tiny_adapted(Full()), tmp_path / str(decay), weight_decay=decay, max_steps=1, warmup_ratio=0.0)
         for decay in (0.0, 0.5)
     )
     moved = {name for name in plain if not torch.equal(plain[name], decayed[name])}
@@ -100,10 +96,7 @@ def test_clipping_is_on_unless_zero(tmp_path: Path) -> None:
         trained(tiny_adapted(), tmp_path / str(norm), max_grad_norm=norm, max_steps=2) for norm in (1e-9, 0.0)
     )
     start = trained_state(tiny_adapted())
-    moved = [
-        sum(float((state[name] - start[name]).detach().abs().sum()) for name in start)
-        for state in (tight, loose)
-    ]
+    moved = [sum(float((state[name] - start[name]).detach().abs().sum()) for name in start) for state in (tight, loose)]
     assert moved[0] < 0.5 * moved[1]
 
 

@@ -23,11 +23,11 @@ from typing import Any
 from morenas.tasks.sources.raw import Raw, Table
 from morenas.tasks.spec import TaskSpec
 
-NAMES = "mia tom eva max lea ben ida leo ada jon zoe sam".split()
-VERBS = "keeps sells finds wants buys hides".split()
-COLOURS = "red blue green black white gold pink grey".split()
-THINGS = "box key cup hat pen bag map ring lamp coin".split()
-FILLERS = "the .".split()
+NAMES = ["mia", "tom", "eva", "max", "lea", "ben", "ida", "leo", "ada", "jon", "zoe", "sam"]
+VERBS = ["keeps", "sells", "finds", "wants", "buys", "hides"]
+COLOURS = ["red", "blue", "green", "black", "white", "gold", "pink", "grey"]
+THINGS = ["box", "key", "cup", "hat", "pen", "bag", "map", "ring", "lamp", "coin"]
+FILLERS = ["the", "."]
 WORDS = (*NAMES, *VERBS, *COLOURS, *THINGS, *FILLERS)
 """The whole vocabulary."""
 

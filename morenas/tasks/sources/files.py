@@ -25,10 +25,7 @@ def read_files(spec: TaskSpec) -> Raw:
     """
     folder = _folder(spec)
     train = folder / spec.train_file if spec.train_file else _only(folder, "train")
-    if spec.test_files:
-        tests = {name: folder / file for name, file in spec.test_files.items()}
-    else:
-        tests = _tests(folder)
+    tests = {name: folder / file for name, file in spec.test_files.items()} if spec.test_files else _tests(folder)
     paths = [train, *tests.values()]
     tables = {path: read_table(path) for path in dict.fromkeys(paths)}
     provenance = {
@@ -49,7 +46,9 @@ def read_table(path: Path) -> Table:
         raise InputError(f"{path}: cannot be read as data; its name must end in one of {', '.join(READERS)}.")
     if not path.is_file():
         there = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
-        raise InputError(f"{path}: there is no such file{suggest(path.name, there)}. There are: {', '.join(there[:12])}")
+        raise InputError(
+            f"{path}: there is no such file{suggest(path.name, there)}. There are: {', '.join(there[:12])}"
+        )
     table = READERS[path.suffix](path)
     if not table.rows:
         raise InputError(f"{path}: holds no examples.")
@@ -68,7 +67,9 @@ def _folder(spec: TaskSpec) -> Path:
 
 def _with_stem(folder: Path, stem: str) -> list[Path]:
     """Files called ``stem`` or ``stem_<something>``, of a known type."""
-    return sorted(p for p in folder.iterdir() if p.suffix in READERS and (p.stem == stem or p.stem.startswith(f"{stem}_")))
+    return sorted(
+        p for p in folder.iterdir() if p.suffix in READERS and (p.stem == stem or p.stem.startswith(f"{stem}_"))
+    )
 
 
 def _only(folder: Path, stem: str) -> Path:
@@ -77,7 +78,9 @@ def _only(folder: Path, stem: str) -> Path:
         return found[0]
     there = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "nothing"
     wanted = "more than one file is called" if found else "there is no file called"
-    raise InputError(f"{folder}: {wanted} {stem}.* ({', '.join(READERS)}); name it by task.train_file. There is: {there}")
+    raise InputError(
+        f"{folder}: {wanted} {stem}.* ({', '.join(READERS)}); name it by task.train_file. There is: {there}"
+    )
 
 
 def _tests(folder: Path) -> dict[str, Path]:
@@ -85,7 +88,9 @@ def _tests(folder: Path) -> dict[str, Path]:
         if found := _with_stem(folder, stem):
             return {path.stem.replace(stem, "test", 1): path for path in found}
     there = ", ".join(sorted(p.name for p in folder.iterdir())[:12])
-    raise InputError(f"{folder}: there is neither validation.* nor test.*; name it by task.test_files. There is: {there}")
+    raise InputError(
+        f"{folder}: there is neither validation.* nor test.*; name it by task.test_files. There is: {there}"
+    )
 
 
 def _text(path: Path) -> str:
@@ -94,7 +99,9 @@ def _text(path: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8.") from error
+        raise InputError(
+            f"{path}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8."
+        ) from error
 
 
 def _read_jsonl(path: Path) -> Table:

@@ -31,7 +31,9 @@ def read_hub(spec: TaskSpec) -> Raw:
 
     def table(split: str) -> Table:
         if split not in loaded:
-            raise InputError(f"Data set {called} has no split '{split}'{suggest(split, loaded)}. It has: {', '.join(loaded)}.")
+            raise InputError(
+                f"Data set {called} has no split '{split}'{suggest(split, loaded)}. It has: {', '.join(loaded)}."
+            )
         return Table(f"{called} {split}", loaded[split].to_list())
 
     tests = {name: table(split) for name, split in spec.test_splits.items()}
