@@ -31,6 +31,7 @@ def validate(document: Any, schema: str, source: str) -> None:
         InputError: If the document is of another format or version, or breaks the schema; names the place in it.
     """
     check = validator(schema)
+    assert isinstance(check.schema, dict)
     expected = check.schema["properties"]["format"]["const"]
     found = document.get("format") if isinstance(document, dict) else None
     if found != expected:

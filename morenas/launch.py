@@ -26,7 +26,8 @@ from morenas.schema import FinetuneRunConfig, RunConfig, SearchRunConfig
 
 Execute = Callable[[Any, RunDirectory], float]
 
-REFUSED, FAILED = 2, 1
+REFUSED = 2
+OPEN_KEYS = ("task.test_splits", "task.test_files")  # mappings of the user's own names
 
 
 def launch(command: str, schema: type[RunConfig], execute: Execute) -> None:
@@ -79,7 +80,7 @@ def to_config(config: DictConfig, schema: type[RunConfig]) -> Any:
     typed = OmegaConf.structured(schema)
     known = set(_keys(typed))
     for key in _keys(config):
-        if key not in known and not any(key.startswith(f"{parent}.") for parent in _open_keys(typed)):
+        if key not in known and not any(key.startswith(f"{parent}.") for parent in OPEN_KEYS):
             raise InputError(f"{key}: there is no such key{suggest(key, known)}")
     if OmegaConf.is_missing(config.task, "name"):
         raise InputError("No task was chosen: add +task=<name>, for example +task=demo or +task=glue/rte.")
@@ -156,16 +157,11 @@ def known_keys(schema: type[RunConfig]) -> list[str]:
 
 
 def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    for name in config:
+    for name in map(str, config):
         key = f"{prefix}{name}"
         yield key
         if not OmegaConf.is_missing(config, name) and isinstance(child := config._get_node(name), DictConfig) and child:
             yield from _keys(child, f"{key}.")
-
-
-def _open_keys(typed: DictConfig) -> list[str]:
-    """Keys whose value is a mapping of the user's own names."""
-    return ["task.test_splits", "task.test_files"]
 
 
 def _group_choices(group: str) -> list[str]:

@@ -82,6 +82,11 @@ class Pipeline:
             model.attn_implementation,
         )
 
+    def model_on_device(self) -> nn.Module:
+        """The pretrained model where it computes."""
+        model: nn.Module = self.pretrained.model
+        return model.to(self.device)
+
     def targets(self, target_modules: Any, exclude_modules: Any) -> dict[str, tuple[int, int]]:
         """Linear layers that adapters may go to, name to ``(in, out)``."""
         model, head = self.pretrained.model, self.pretrained.head

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from morenas.launch import launch
 from morenas.rundir import RunDirectory
-from morenas.schema import Compare, Init, SearchRunConfig
+from morenas.schema import Compare, Init, RunConfig, SearchRunConfig
 
 if TYPE_CHECKING:
     from morenas.api import SearchOutcome, SearchSettings
@@ -30,7 +30,7 @@ def execute(config: SearchRunConfig, directory: RunDirectory) -> float:
         return run.finish("search", rows, dict(architecture.budget))
 
 
-def probe_hub(config: SearchRunConfig) -> None:
+def probe_hub(config: RunConfig) -> None:
     """Notice a hub that is out of reach before anything heavy is imported."""
     from morenas.hub import require_hub
     from morenas.models.source import hub_need, resolve_model
@@ -93,7 +93,7 @@ def run_search(
     )
     with run.meter.phase("search") as measured:
         outcome = search_architecture(
-            run.pretrained.model.to(run.device),
+            run.model_on_device(),
             Batches(run.encoded.search_train, tokenizer, size, derive(config.seed, "search", "train")),
             Batches(run.encoded.search_val, tokenizer, size, derive(config.seed, "search", "val")),
             space,

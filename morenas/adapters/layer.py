@@ -38,9 +38,8 @@ class MoReLayer(nn.Module, BaseTunerLayer):
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self._unmerged_weight: Tensor | None = None
-        inner = self.get_base_layer()
-        self.fan_in_fan_out = isinstance(inner, Conv1D)
-        rows, columns = inner.weight.shape
+        self.fan_in_fan_out = isinstance(self.get_base_layer(), Conv1D)
+        rows, columns = self._base_weight().shape
         self.in_features, self.out_features = (rows, columns) if self.fan_in_fan_out else (columns, rows)
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, module_name, config)
@@ -99,7 +98,7 @@ class MoReLayer(nn.Module, BaseTunerLayer):
         names = [name for name in check_adapters_to_merge(self, adapter_names) or [] if name in self.morenas_first]
         if not names:
             return
-        parameter = self.get_base_layer().weight
+        parameter = self._base_weight()
         merged = parameter.data.to(self.morenas_first[names[0]].dtype, copy=True)
         for name in names:
             merged += self.get_delta_weight(name)
@@ -115,7 +114,7 @@ class MoReLayer(nn.Module, BaseTunerLayer):
         if self._unmerged_weight is None:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
-        parameter = self.get_base_layer().weight
+        parameter = self._base_weight()
         parameter.data = self._unmerged_weight.to(parameter.device)
         self._unmerged_weight = None
         self.merged_adapters.clear()
@@ -133,6 +132,11 @@ class MoReLayer(nn.Module, BaseTunerLayer):
                 inputs = self.morenas_dropout[name](self._cast_input_dtype(x, first.dtype))
                 result = result + multiply(inputs, first, second, self.link[name], self.out_features).to(result.dtype)
         return result
+
+    def _base_weight(self) -> nn.Parameter:
+        weight = self.get_base_layer().weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """PEFT may convert the adapter: a Monarch matrix is a LoRA of rank ``N * r``."""

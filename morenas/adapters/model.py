@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from peft.config import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_target_module_exists
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
@@ -20,10 +21,11 @@ class MoReModel(BaseTuner):
 
     prefix: str = PREFIX
     tuner_layer_cls = MoReLayer
-    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING  # type: ignore[assignment]
 
     @staticmethod
-    def _check_target_module_exists(peft_config: MoReConfig, key: str) -> Any:
+    def _check_target_module_exists(peft_config: PeftConfig, key: str) -> Any:
+        assert isinstance(peft_config, MoReConfig)
         if peft_config.architecture is None:
             return check_target_module_exists(peft_config, key)
         # PEFT shortens long lists of targets to endings; the architecture stays exact.
@@ -31,14 +33,16 @@ class MoReModel(BaseTuner):
 
     def _create_and_replace(
         self,
-        peft_config: MoReConfig,
+        peft_config: PeftConfig,
         adapter_name: str,
         target: nn.Module,
         target_name: str,
         parent: nn.Module,
         current_key: str,
+        parameter_name: str | None = None,
         **kwargs: Any,
     ) -> None:
+        assert isinstance(peft_config, MoReConfig)
         if isinstance(target, MoReLayer):
             target.update_layer(adapter_name, current_key, peft_config)
             return

@@ -6,8 +6,6 @@ The name is distinctive, so that a method PEFT may one day ship under "more" doe
 
 from __future__ import annotations
 
-from typing import Any
-
 from peft.utils import register_peft_method
 from peft.utils.peft_types import PeftType
 
@@ -17,8 +15,7 @@ PREFIX = "morenas_"
 
 def extend_enum() -> PeftType:
     """Add the member to ``PeftType``, once; return it."""
-    known: dict[str, Any] = PeftType.__members__  # type: ignore[assignment]
-    if NAME in known:
+    if NAME in PeftType.__members__:
         return PeftType(NAME)
     member = str.__new__(PeftType, NAME)
     member._name_, member._value_ = NAME, NAME

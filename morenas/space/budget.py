@@ -62,7 +62,10 @@ def lora_parameters(modules: Mapping[str, tuple[int, int]], rank: int) -> int:
 
 def _check_request(request: Mapping[str, float]) -> None:
     spelled = ", ".join(f"budget.{key}={value}" for key, value in request.items())
-    ways = "give budget.params=<number>, budget.fraction=<share of the model>, or budget.lora_rank=<r> budget.fraction=<share of that LoRA>"
+    ways = (
+        "give budget.params=<number>, budget.fraction=<share of the model>, "
+        "or budget.lora_rank=<r> budget.fraction=<share of that LoRA>"
+    )
     if not request:
         raise InputError(f"No budget was given: {ways}.")
     if "params" in request and len(request) > 1:

@@ -52,12 +52,12 @@ class SupernetLinear(nn.Module):
         weight = next(base.parameters())
         # Adapters stay in float32 beside a half-precision base, as PEFT keeps them.
         dtype = torch.float32 if weight.dtype in (torch.float16, torch.bfloat16) else weight.dtype
-        options = {"device": weight.device, "dtype": dtype}
-        self.register_buffer("cells", self.grid.cell_index().to(weight.device), persistent=False)
-        self.register_buffer("gates", rank_gates(choices).to(**options), persistent=False)
-        self.register_buffer("masks", link_masks(self.grid, choices).to(**options), persistent=False)
-        self.first = nn.Parameter(self._initial_first(generator).to(**options))
-        self.second = nn.Parameter(torch.zeros(self.first.shape[0], self.grid.out_features, **options))
+        device = weight.device
+        self.register_buffer("cells", self.grid.cell_index().to(device), persistent=False)
+        self.register_buffer("gates", rank_gates(choices).to(device, dtype), persistent=False)
+        self.register_buffer("masks", link_masks(self.grid, choices).to(device, dtype), persistent=False)
+        self.first = nn.Parameter(self._initial_first(generator).to(device, dtype))
+        self.second = nn.Parameter(torch.zeros(self.first.shape[0], self.grid.out_features, device=device, dtype=dtype))
         self._link: Tensor | None = None
 
     def _initial_first(self, generator: torch.Generator | None) -> Tensor:

@@ -16,7 +16,8 @@ class Relaxation(Protocol):
     or, where the temperature only smooths gradients, ``softmax(logits)``.
     """
 
-    tempers_logits: bool
+    @property
+    def tempers_logits(self) -> bool: ...
 
     def mixing_probs(self, logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
         """Return probabilities of the shape of ``logits`` ``(groups, choices)``; rows sum to one."""

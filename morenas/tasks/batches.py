@@ -58,7 +58,7 @@ class Batches:
         generator = np.random.default_rng(derive(self._seed, "epoch", epoch))
         shuffled = generator.permutation(len(self._lengths))
         pool = POOL * self._batch_size
-        batches = []
+        batches: list[NDArray[np.int64]] = []
         for start in range(0, len(shuffled), pool):
             part = shuffled[start : start + pool]
             part = part[np.argsort(-self._lengths[part], kind="stable")]

@@ -26,7 +26,7 @@ def label_names(spec: TaskSpec, train: Table) -> tuple[str, ...]:
     if spec.label_names is not None:
         names: Sequence[str] = spec.label_names
     else:
-        values = {_plain(row.get(spec.label_column)) for row in train.rows} - {None}
+        values: set[Any] = {_plain(row.get(spec.label_column)) for row in train.rows} - {None}
         kinds = {type(value) for value in values}
         if len(kinds) > 1:
             some = ", ".join(repr(next(v for v in values if type(v) is kind)) for kind in kinds)

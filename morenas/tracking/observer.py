@@ -80,8 +80,9 @@ class ConsoleObserver:
     def step(self, phase: str, step: int, metrics: Mapping[str, float] | None = None) -> None:
         shown = "  ".join(f"{key.split('/')[-1]} {value:.4g}" for key, value in list((metrics or {}).items())[:2])
         if self._bar is not None and self._task is not None:
-            fields = {"shown": shown} if shown else {}
-            self._bar.update(self._task, completed=step, **fields)
+            self._bar.update(self._task, completed=step)
+            if shown:
+                self._bar.update(self._task, shown=shown)
         elif (now := time.monotonic()) - self._told >= LINE_EVERY:
             self._told = now
             left = (now - self._began) / max(1, step - self._done_before) * (self._total - step)

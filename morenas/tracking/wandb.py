@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlparse
 
 import wandb
@@ -72,7 +72,7 @@ class WandbTracker:
 
     def architecture(self, architecture: Any) -> None:
         """Log the architecture as a table, a heat map and an artifact."""
-        columns = ["module", "nblocks", "blk_r", "in_features", "out_features", "params"]
+        columns: list[str | int] = ["module", "nblocks", "blk_r", "in_features", "out_features", "params"]
         rows = [
             [name, s.nblocks, s.blk_r, s.in_features, s.out_features, s.blk_r * (s.in_features + s.out_features)]
             for name, s in architecture.modules.items()
@@ -104,7 +104,7 @@ def _image(figure: Figure) -> wandb.Image:
     return wandb.Image(Image.open(buffer))
 
 
-def choose_mode(mode: str) -> str:
+def choose_mode(mode: str) -> Literal["online", "offline"]:
     """Settle "auto"; an explicit "online" must answer.
 
     Raises:

@@ -128,9 +128,8 @@ def test_a_schedule_that_never_searches_is_refused() -> None:
 @pytest.mark.parametrize("level", ["lower", "upper"])
 def test_a_loss_that_is_not_finite_stops_before_any_parameter_changes(level: str) -> None:
     quadratic = Quadratic.build(3, 2, 1.0, 0)
-    losses = {"lower": quadratic.lower_loss, "upper": quadratic.upper_loss}
-    good = losses[level]
-    losses[level] = lambda n: good(n) * (float("nan") if n == 2 else 1.0)
+    good = {"lower": quadratic.lower_loss, "upper": quadratic.upper_loss}
+    losses = {**good, level: lambda n: good[level](n) * (float("nan") if n == 2 else 1.0)}
     problem = BilevelProblem(
         Level("lower", losses["lower"]), Level("upper", losses["upper"]), [quadratic.weights], [quadratic.arch]
     )

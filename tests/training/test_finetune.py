@@ -34,7 +34,7 @@ def poisoned(data: FinetuneData) -> FinetuneData:
     """Data with a label that is not a number, so that the loss of its batch is not either."""
     labels = [float(label) for label in data.train["labels"]]
     labels[17] = float("nan")
-    train = data.train.remove_columns("labels").add_column("labels", labels)  # type: ignore[call-arg]
+    train = data.train.remove_columns("labels").add_column("labels", labels)
     return replace(data, train=train)
 
 

@@ -76,7 +76,7 @@ def generate(seed: int, train: int = TRAIN, test: int = TEST) -> tuple[list[dict
     """
     rng = random.Random(f"downstream/{seed}")
     seen: set[str] = set()
-    rows = []
+    rows: list[dict[str, Any]] = []
     while len(rows) < train + test:
         facts, index = draw_facts(rng), rng.randrange(FACTS)
         premise, label = " ".join(map(sentence, facts)), len(rows) % 2

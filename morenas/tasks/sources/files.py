@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from morenas.errors import InputError, suggest
 from morenas.files import sha256
@@ -138,7 +138,7 @@ def _read_json(path: Path) -> Table:
 def _read_separated(separator: str) -> Callable[[Path], Table]:
     def read(path: Path) -> Table:
         # Quotes in TSV files are text: GLUE's own files are written so.
-        quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
+        quoting: Literal[0, 3] = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
         text = io.StringIO(_text(path), newline="")
         reader = csv.DictReader(text, delimiter=separator, quoting=quoting, strict=True)
         rows, lines = [], []
