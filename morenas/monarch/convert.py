@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from morenas.monarch.link import Link, link_permutation
-from morenas.monarch.multiply import check_blocks
+from morenas.monarch.shapes import check_blocks
 
 
 def to_dense(first: Tensor, second: Tensor, link: Link, in_features: int, out_features: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 
 def block_sizes(in_features: int, out_features: int, nblocks: int) -> tuple[int, int]:
     """Return the input and output width of a block, ``(ceil(n / N), ceil(m / N))``."""
@@ -25,4 +27,17 @@ def check_divides(name: str, features: int, nblocks: int) -> None:
         raise ValueError(
             f"MoRe '{name}': {features} features cannot be cut into nblocks={nblocks} blocks of equal size; "
             f"choose from {listed} or set pad=true."
+        )
+
+
+def check_blocks(first: Tensor, second: Tensor) -> None:
+    """Refuse factors that do not chain.
+
+    Raises:
+        ValueError: If block counts or ranks differ.
+    """
+    if first.ndim != 3 or second.ndim != 3 or first.shape[:2] != (second.shape[0], second.shape[2]):
+        raise ValueError(
+            f"Blocks do not chain: first has shape {tuple(first.shape)}, which should be (N, r, p); "
+            f"second has {tuple(second.shape)}, which should be (N, s, r)."
         )

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Search, final fine-tune, equal-parameter LoRA and LoRA r = 32 on RTE (three seeds) and MRPC (one), from local files:
+#
+#     GLUE=<folder of GLUE files> MINILM=<folder of all-MiniLM-L6-v2> bash experiments/glue_minilm/run.sh <output folder>
+#
+# A run that is there already is left alone, so an interrupted series is taken up by the same command.
+set -euo pipefail
+out=$1
+
+run() {
+    local command=$1 task=$2 epochs=$3 seed=$4 name=$5
+    shift 5
+    [ -f "$out/$task/$name-seed$seed/results.json" ] && return
+    rm -rf "$out/$task/$name-seed$seed"
+    python -m "morenas.$command" +task="glue/$task" task.data_dir="$GLUE" model=local model.name_or_path="$MINILM" \
+        seed="$seed" training.epochs="$epochs" training.batch_size=16 training.evals="$epochs" \
+        tracking=local device=cpu threads=1 hydra.run.dir="$out/$task/$name-seed$seed" "$@"
+}
+
+pair() {
+    run search "$@" found training.learning_rate=2e-3 compare=lora comparison.learning_rate=1e-3
+    run finetune "$@" lora32 method=lora method.rank=32 training.learning_rate=5e-4
+}
+
+pair rte 3 0
+pair mrpc 2 0
+pair rte 3 1
+pair rte 3 2
