@@ -7,7 +7,6 @@ so the phases of a run can simply be called again.
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -175,7 +174,7 @@ class Pipeline:
             "git_commit": git_commit(),
             "device": describe_device(self.device),
             "threads": torch.get_num_threads(),
-            "command": shlex.join(["python", "-m", f"morenas.{kind}", *sys.argv[1:]]),
+            "command": shlex.join(["python", "-m", f"morenas.{kind}", *self.directory.saved_overrides()]),
         }
         self.trackers.summary(summary(results))
         self.trackers.artifact(self.directory.adapter, "adapter")

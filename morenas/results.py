@@ -8,11 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from morenas import __version__
 from morenas.documents import validate
 from morenas.files import read_json, write_json
 
 FORMAT = "morenas.results/1"
-PACKAGES = ("morenas", "torch", "transformers", "peft", "accelerate", "datasets", "hydra-core", "wandb")
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "hydra-core", "wandb")
 
 
 def write_results(path: Path, document: dict[str, Any]) -> None:
@@ -35,7 +36,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """Versions of Python and of the packages that results depend on."""
-    found: dict[str, str | None] = {"python": sys.version.split()[0]}
+    found: dict[str, str | None] = {"python": sys.version.split()[0], "morenas": __version__}
     for package in PACKAGES:
         try:
             found[package] = version(package)

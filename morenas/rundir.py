@@ -79,6 +79,10 @@ class RunDirectory:
             )
         return Saved(**document)
 
+    def saved_overrides(self) -> list[str]:
+        """What the command line that began the run set."""
+        return list(read_json(self._run, "run")["overrides"])
+
     def is_complete(self) -> bool:
         """Whether the run has published its results."""
         return self.results.exists() and read_json(self.results, "results").get("status") == "complete"

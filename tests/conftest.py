@@ -13,6 +13,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+from tiny_models import save_tiny
+from tiny_runs import CommandLine, write_task
 
 # Results are compared bit for bit, and the suite may share its machine.
 torch.set_num_threads(1)
@@ -41,3 +43,21 @@ def real_models() -> Path:
 def _wandb_in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
+    """Runs a command of the package in this process: ``command("search", "+task=demo", ...)``."""
+    return CommandLine(monkeypatch, capfd)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny BERT without a head, and its tokenizer."""
+    return save_tiny("bert", tmp_path_factory.mktemp("tiny-bert"))
+
+
+@pytest.fixture(scope="session")
+def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.jsonl and validation.jsonl of a task that a tiny model can learn."""
+    return write_task(tmp_path_factory.mktemp("tiny-task"))

@@ -9,15 +9,15 @@ A premise states who does what with which thing; a hypothesis states one such fa
 A false hypothesis takes one word of a true one from another fact of the same premise, so that its words alone tell
 nothing: whether they belong together has to be looked up.
 
-The packaged model was pretrained on premises followed by their facts in another order, some words masked: it has
-learnt to look facts up in order to fill words in, and has never seen one that does not hold. Its features alone
-therefore say little of the task; adapters can turn the look-up into an answer.
+The packaged model was pretrained to restore such statements: some words masked, some taken from another fact, as in
+BERT's masked language modelling. It has learnt to look facts up in order to fill words in; whether a statement held
+was never asked of it. Its features alone therefore say little of the task; adapters turn the look-up into an answer.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from morenas.tasks.sources.raw import Raw, Table
@@ -58,14 +58,6 @@ def falsify(rng: random.Random, facts: Sequence[Fact], index: int) -> Fact:
     changed[place] = facts[other][place]
     who, does, colour, thing = changed
     return who, does, colour, thing
-
-
-def pretraining_texts(seed: int) -> Iterator[tuple[str, str]]:
-    """An endless stream of premises, each with the same facts in another order."""
-    rng = random.Random(f"pretraining/{seed}")
-    while True:
-        facts = draw_facts(rng)
-        yield " ".join(map(sentence, facts)), " ".join(map(sentence, rng.sample(facts, len(facts))))
 
 
 def generate(seed: int, train: int = TRAIN, test: int = TEST) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -1,0 +1,123 @@
+"""Run a search whole, then kill it by SIGKILL at chosen moments and resume it; print what each run came to.
+
+    python kill_a_search.py <folder> <words of the command line>
+
+Runs as a program: it imports once and forks each run, so that a kill costs no import.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny_runs import run
+
+from morenas import pipeline, search  # noqa: F401  imported once, here
+from morenas.files import sha256
+
+Moment = Callable[[Path], bool]
+
+
+def start(words: list[str]) -> int:
+    child = os.fork()
+    if child == 0:
+        try:
+            torch.set_num_threads(1)
+            torch.manual_seed(time.time_ns() % 2**32)  # nothing may depend on what came before
+            pipeline.write_report = lambda path: None  # drawing takes longer than the run
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.argv = ["morenas.search", *words]
+            status = run("search")
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        os._exit(status)
+    return child
+
+
+def finish(child: int) -> None:
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status != 0:
+        sys.exit(f"the run ended with {status}")
+
+
+def kill_when(child: int, moment: Moment, directory: Path) -> bool:
+    """Kill the run once ``moment`` holds of its directory; whether it was still running then."""
+    while not moment(directory):
+        if os.waitpid(child, os.WNOHANG) != (0, 0):
+            return False
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def lines(directory: Path) -> int:
+    path = directory / "search" / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def after(seconds: float) -> Moment:
+    end = time.monotonic() + seconds
+    return lambda directory: time.monotonic() > end
+
+
+MOMENTS: dict[str, Moment] = {
+    "in the search": lambda directory: lines(directory) >= 5,
+    "between the phases": lambda directory: (directory / "architecture.json").exists(),
+    "in the final fine-tune": lambda directory: any(
+        (directory / "checkpoints" / "finetune").glob("*/trainer_state.json")
+    ),
+    "in the comparison": lambda directory: (directory / "checkpoints" / "finetune.json").exists(),
+}
+
+
+def outcome(directory: Path, kills: int) -> dict[str, Any]:
+    """What must be equal, and how often the run was killed."""
+    results = json.loads((directory / "results.json").read_text())
+    logs = [json.loads(line) for line in (directory / "search" / "metrics.jsonl").read_text().splitlines()]
+    return {
+        "kills": kills,
+        "architecture": json.loads((directory / "architecture.json").read_text()),
+        "trajectory": sha256(directory / "search" / "trajectory.npz"),
+        "log": [
+            {key: value for key, value in log.items() if "time" not in key and "seconds" not in key} for log in logs
+        ],
+        "metrics": [{**row, "seconds": None} for row in results["methods"]],
+        "steps": [phase["steps"] for phase in results["phases"]],
+        "adapters": [sha256(path) for path in sorted(directory.rglob("adapter_model.safetensors"))],
+    }
+
+
+def main() -> None:
+    root, words = Path(sys.argv[1]), [*sys.argv[2:], "compare=lora"]
+    began = time.monotonic()
+    finish(start([*words, f"hydra.run.dir={root / 'never'}"]))
+    whole = time.monotonic() - began
+    found = {"never": outcome(root / "never", 0)}
+    for name, moment in MOMENTS.items():
+        directory = root / name.replace(" ", "-")
+        killed = kill_when(start([*words, f"hydra.run.dir={directory}"]), moment, directory)
+        finish(start([f"resume={directory}"]))
+        found[name] = outcome(directory, int(killed))
+    directory, kills = root / "random", 0
+    child = start([*words, f"hydra.run.dir={directory}"])
+    for _ in range(3):
+        begun = directory / ".hydra" / "run.json"
+        moment = after(random.uniform(0.1, 0.5) * whole)
+        kills += kill_when(child, lambda path, moment=moment: begun.exists() and moment(path), directory)
+        child = start([f"resume={directory}"])
+    finish(child)
+    found["at random"] = outcome(directory, kills)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""A search that was killed at any moment and resumed ends as one that never stopped, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory, tiny_task: Path, tiny_model: Path) -> dict[str, object]:
+    root = tmp_path_factory.mktemp("killed")
+    words = [*task_words(tiny_task, tiny_model), *SEARCH_WORDS]
+    program = Path(__file__).parent / "kill_a_search.py"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, program, root, *words], capture_output=True, text=True, env=environment, timeout=280
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_every_kill_hit_its_moment(killed: dict[str, dict[str, object]]) -> None:
+    moments = ["in the search", "between the phases", "in the final fine-tune", "in the comparison"]
+    assert [killed[moment]["kills"] for moment in moments] == [1, 1, 1, 1]
+    assert killed["at random"]["kills"] == 3
+
+
+@pytest.mark.parametrize(
+    "moment", ["in the search", "between the phases", "in the final fine-tune", "in the comparison", "at random"]
+)
+def test_ends_with_the_same_architecture_trajectory_and_metrics(
+    killed: dict[str, dict[str, object]], moment: str
+) -> None:
+    expected, found = killed["never"], killed[moment]
+    assert found.keys() - {"kills"} == expected.keys() - {"kills"}
+    for part in expected.keys() - {"kills"}:
+        assert found[part] == expected[part], part
+
+
+def test_resuming_a_finished_run_is_refused(
+    command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    assert command("search", *task_words(tiny_task, tiny_model, tmp_path / "run"), *SEARCH_WORDS).status == 0
+    done = command("search", f"resume={tmp_path / 'run'}")
+    assert done.status == 2
+    assert "complete" in done.err
+
+
+def test_a_moved_run_goes_on(command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path) -> None:
+    words = [*task_words(tiny_task, tiny_model, tmp_path / "here"), *SEARCH_WORDS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("morenas.search.finetune_found", interrupt)
+        assert command("search", *words).status != 0
+    assert (tmp_path / "here" / "architecture.json").exists()
+    (tmp_path / "here").rename(tmp_path / "there")
+    done = command("search", f"resume={tmp_path / 'there'}")
+    assert done.status == 0, done.err
+    results = read(tmp_path / "there" / "results.json")
+    assert results["status"] == "complete"
+    assert "+task=files" in results["command"] and "resume" not in results["command"]
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,146 @@
+"""``python -m morenas.search``, whole, in this process."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from tiny_models import WORDS
+from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from morenas import pipeline
+from morenas.documents import validate
+from morenas.space import Architecture
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than a tiny search."""
+    monkeypatch.setattr(pipeline, "write_report", lambda path: None)
+
+
+@pytest.fixture
+def words(tiny_task: Path, tiny_model: Path, tmp_path: Path) -> list[str]:
+    return [*task_words(tiny_task, tiny_model, tmp_path / "run"), *SEARCH_WORDS]
+
+
+def test_leaves_what_the_output_contract_names(command: CommandLine, words: list[str], tmp_path: Path) -> None:
+    done = command("search", *words, "compare=lora")
+    assert done.status == 0, done.err
+    directory = tmp_path / "run"
+    architecture, results = read(directory / "architecture.json"), read(directory / "results.json")
+    validate(architecture, "architecture", "architecture.json")
+    validate(results, "results", "results.json")
+    found, lora = results["methods"]
+    assert architecture["params"] == found["adapter_params"] <= results["budget"]["params"]
+    assert lora["adapter_params"] <= results["budget"]["params"]
+    assert found["metrics"].keys() == {"test", "select"}
+    assert [phase["name"] for phase in results["phases"]] == [
+        "prepare",
+        "search",
+        "finetune",
+        "evaluate",
+        "compare_lora",
+    ]
+    assert all(phase["seconds"] > 0 and phase["peak_memory_bytes"] > 0 for phase in results["phases"])
+    assert len((directory / "search" / "metrics.jsonl").read_text().splitlines()) == 10
+    probs = np.load(directory / "search" / "trajectory.npz")["probs"]
+    np.testing.assert_allclose(probs.sum(-1), 1, rtol=1e-5)
+    assert not (directory / "checkpoints").exists()
+    assert {path.name for path in (directory / ".hydra").iterdir()} >= {"config.yaml", "overrides.yaml"}
+    assert not re.findall(r"""(?:src|href)=["']https?:""", (directory / "report.html").read_text())
+
+
+def test_prints_phases_table_and_places(command: CommandLine, words: list[str], tmp_path: Path) -> None:
+    done = command("search", *words, "compare=lora")
+    assert "at most" in done.out and "search: done" in done.out and "finetune: done" in done.out
+    for said in ("MoRe, found", "LoRA", "accuracy", "of the", "adapter", str(tmp_path / "run" / "results.json")):
+        assert said in done.out
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.usefixtures("no_report")
+def test_the_saved_adapter_gives_the_measured_predictions(
+    command: CommandLine, words: list[str], tiny_task: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    assert command("search", *words).status == 0
+    directory = tmp_path / "run"
+    base = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=2)
+    model = PeftModel.from_pretrained(base, directory / "adapter").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    rows = [json.loads(line) for line in (tiny_task / "validation.jsonl").read_text().splitlines()]
+    batch = tokenizer([row["text"] for row in rows], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        predicted = model(**batch).logits.argmax(-1)
+    accuracy = float((predicted == torch.tensor([row["label"] for row in rows])).float().mean())
+    assert accuracy == pytest.approx(read(directory / "results.json")["methods"][0]["metrics"]["test"]["accuracy"])
+
+
+@pytest.mark.usefixtures("no_report")
+def test_the_same_command_gives_the_same_run(
+    command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        torch.manual_seed(hash(name) % 1000)
+        assert command("search", *task_words(tiny_task, tiny_model, tmp_path / name), *SEARCH_WORDS).status == 0
+    one, two = (read(tmp_path / name / "architecture.json") for name in ("one", "two"))
+    assert one == two
+    weights = [load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_finetune_repeats_the_found_architecture(
+    command: CommandLine, words: list[str], tiny_task: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    assert command("search", *words).status == 0
+    found = tmp_path / "run" / "architecture.json"
+    again = command("finetune", *task_words(tiny_task, tiny_model, tmp_path / "again"), f"architecture={found}")
+    assert again.status == 0, again.err
+    results = read(tmp_path / "again" / "results.json")
+    assert results["methods"][0]["adapter_params"] == Architecture.from_json(found).num_parameters()
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["relaxation=gumbel"],
+        ["relaxation.sharing=per_nblocks"],
+        ["hypergradient=single_level"],
+        ["selection=argmax"],
+        ["space.granularity=layer", "training.init=fresh"],
+        ["budget=custom", "budget.params=900"],
+        ["training.gradient_accumulation=2"],
+    ],
+    ids=lambda extra: extra[0],
+)
+def test_every_choice_runs_and_keeps_the_budget(
+    command: CommandLine, words: list[str], extra: list[str], tmp_path: Path
+) -> None:
+    words = [word for word in words if not word.startswith("budget")] if "budget=custom" in extra else words
+    done = command("search", *words, *extra)
+    assert done.status == 0, done.err
+    results = read(tmp_path / "run" / "results.json")
+    assert results["methods"][0]["adapter_params"] <= results["budget"]["params"]
+
+
+@pytest.mark.usefixtures("no_report")
+def test_regression_is_searched_too(command: CommandLine, tiny_model: Path, tmp_path: Path) -> None:
+    rng = random.Random(0)
+    for split, count in (("train", 120), ("test", 30)):
+        texts = [" ".join(rng.choices(WORDS, k=8)) for _ in range(count)]
+        lines = (json.dumps({"text": text, "label": text.count("cat") + 0.5}) for text in texts)
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
+    words = [*task_words(tmp_path, tiny_model, tmp_path / "run"), *SEARCH_WORDS]
+    done = command("search", *words, "task.kind=regression", "task.metrics=[pearson,spearman]")
+    assert done.status == 0, done.err
+    assert read(tmp_path / "run" / "results.json")["methods"][0]["metrics"]["test"].keys() == {"pearson", "spearman"}

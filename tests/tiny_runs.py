@@ -1,0 +1,100 @@
+"""Whole runs of the command line in this process, on a tiny model and a tiny task in local files."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import random
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import WORDS
+
+from morenas.launch import launch
+
+
+@dataclass
+class Outcome:
+    """How a command ended: its exit status, and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+class CommandLine:
+    """Runs ``python -m morenas.<command>`` without a new process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        self.monkeypatch, self.capfd = monkeypatch, capfd
+
+    def __call__(self, command: str, *words: str) -> Outcome:
+        self.monkeypatch.setattr(sys, "argv", [f"morenas.{command}", *map(str, words)])
+        self.capfd.readouterr()
+        status = run(command)
+        out, err = self.capfd.readouterr()
+        return Outcome(status, out, err)
+
+
+def run(command: str) -> int:
+    """Run a command on ``sys.argv``; its exit status."""
+    module = importlib.import_module(f"morenas.{command}")
+    schema = {"search": "SearchRunConfig", "finetune": "FinetuneRunConfig"}[command]
+    try:
+        launch(command, getattr(module, schema), module.execute)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    return 0
+
+
+def write_task(directory: Path, rows: int = 160) -> Path:
+    """Sentences of which half hold the word "cat", with the label that says so; train and validation files."""
+    rng = random.Random(0)
+    directory.mkdir(parents=True, exist_ok=True)
+    for split, count in (("train", rows), ("validation", 40)):
+        lines = []
+        for index in range(count):
+            words = [rng.choice([word for word in WORDS if word != "cat"]) for _ in range(rng.randint(4, 9))]
+            if index % 2:
+                words[rng.randrange(len(words))] = "cat"
+            lines.append(json.dumps({"text": f"{' '.join(words)}", "label": index % 2}))
+        (directory / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    return directory
+
+
+def task_words(data: Path, model: Path, run_dir: Path | None = None) -> list[str]:
+    """Command-line words of a run of a few steps on that task."""
+    words = [
+        "+task=files",
+        f"task.data_dir={data}",
+        "task.text_columns=[text]",
+        "model=local",
+        f"model.name_or_path={model}",
+        "training.learning_rate=5e-3",
+        "training.batch_size=8",
+        "training.max_steps=12",
+        "training.evals=3",
+        "device=cpu",
+        "threads=1",
+        "tracking=local",
+    ]
+    return words if run_dir is None else [*words, f"hydra.run.dir={run_dir}"]
+
+
+SEARCH_WORDS = [
+    "space.nblocks=[1,2,4]",
+    "space.ranks=[0,1,2]",
+    "budget.lora_rank=4",
+    "budget.fraction=0.3",
+    "search.steps=10",
+    "search.checkpoint_every=2",
+]
+"""A search of a few steps in a small space."""
+
+
+def read(path: Path) -> Any:
+    """A JSON file."""
+    return json.loads(path.read_text())
