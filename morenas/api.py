@@ -43,7 +43,11 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How to search. Steps are weight steps; learning rates are those of AdamW (weights) and Adam (logits)."""
+    """How to search. Steps are weight steps; learning rates are those of AdamW (weights) and Adam (logits).
+
+    Raises:
+        InputError: If a value is out of range, or a name is unknown.
+    """
 
     steps: int
     warmup: int
@@ -63,6 +67,22 @@ class SearchSettings:
     checkpoint_every: int = 50
     bf16: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "every", "gradient_accumulation", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"search.{name}={getattr(self, name)}: must be at least 1.")
+        for name in ("learning_rate", "arch_learning_rate", "temperature_start", "temperature_end", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"search: {name}={getattr(self, name)} must be above 0.")
+        if not 0 <= self.warmup < self.steps:
+            raise InputError(
+                f"search: warmup={self.warmup} must be at least 0 and below steps={self.steps}; else no architecture "
+                "step would be taken."
+            )
+        for name, known in (("relaxation", RELAXATIONS), ("hypergradient", HYPERGRADIENTS), ("selection", SELECTIONS)):
+            if getattr(self, name) not in known:
+                raise InputError(f"search: {name}={getattr(self, name)!r} is none of {', '.join(known)}.")
 
 
 @dataclass(frozen=True)

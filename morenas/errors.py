@@ -11,6 +11,6 @@ class InputError(ValueError):
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:
-    """Return ``", did you mean 'x'?"`` for the choice nearest to ``name``, or an empty string."""
+    """Return ``" (did you mean 'x'?)"`` for the choice nearest to ``name``, or an empty string."""
     near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
-    return f", did you mean '{near[0]}'?" if near else ""
+    return f" (did you mean '{near[0]}'?)" if near else ""

@@ -81,17 +81,20 @@ def to_config(config: DictConfig, schema: type[RunConfig]) -> Any:
     known = set(_keys(typed))
     for key in _keys(config):
         if key not in known and not any(key.startswith(f"{parent}.") for parent in OPEN_KEYS):
-            raise InputError(f"{key}: there is no such key{suggest(key, known)}")
+            raise InputError(f"{key}: there is no such key{suggest(key, known)}.")
     if OmegaConf.is_missing(config.task, "name"):
         raise InputError("No task was chosen: add +task=<name>, for example +task=demo or +task=glue/rte.")
     merged = OmegaConf.merge(typed, config)
-    if missing := sorted(OmegaConf.missing_keys(merged)):
+    if missing := sorted(OmegaConf.missing_keys(config) | OmegaConf.missing_keys(merged)):
         raise InputError(f"{', '.join(missing)}: must be set, for example {missing[0]}=<value>")
     return OmegaConf.to_object(merged)
 
 
 def _start(command: str, schema: type[RunConfig], execute: Execute) -> None:
+    begun = []
+
     def task(composed: DictConfig) -> float:
+        begun.append(True)
         settings = HydraConfig.get()
         directory = RunDirectory(Path(settings.runtime.output_dir))
         try:
@@ -101,14 +104,22 @@ def _start(command: str, schema: type[RunConfig], execute: Execute) -> None:
             directory.begin(command, config, list(settings.overrides.task))
             return execute(config, directory)
         except (InputError, OmegaConfBaseException) as error:
-            directory.discard_if_empty()
+            directory.discard_if_idle()
             if settings.mode == RunMode.RUN:
                 # Left to Hydra, the error would be preceded by a line of Hydra's own.
                 _refuse(str(error) if isinstance(error, InputError) else _explain(error, schema))
             print(f"morenas: error: {error}", file=sys.stderr)
             raise
 
-    hydra.main(version_base="1.3", config_path=config_directory(), config_name=command)(task)()
+    try:
+        hydra.main(version_base="1.3", config_path=config_directory(), config_name=command)(task)()
+    except OSError as error:
+        if begun or isinstance(error, HydraException):
+            raise
+        # Hydra makes the run directory before anything of ours runs.
+        raise InputError(
+            f"{error.filename}: cannot be written ({error.strerror}); choose another hydra.run.dir."
+        ) from error
 
 
 def _resume(command: str, schema: type[RunConfig], execute: Execute, path: Path) -> None:
@@ -139,16 +150,24 @@ def _explain(error: Exception, schema: type[RunConfig]) -> str:
     key = getattr(cause, "full_key", None)
     first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()]
     if key and key not in known_keys(schema):
-        return f"{key}: there is no such key{suggest(key, known_keys(schema))}"
+        typed = next((word for word in map(_key_of, sys.argv[1:]) if word.startswith(f"{key}.")), key)
+        return f"{typed}: there is no such key{suggest(typed, known_keys(schema))}."
     if key:
         return f"{key}: {str(cause).splitlines()[0]}"
-    if match := re.match(r"Could not find '(.+)/(.+?)'", first):
-        group, name = match.groups()
+    if match := re.search(r"Could not find '(\S+)/(\S+?)'", first):
+        # A group may be given as a path, and so may a choice: task/glue=rte is task=glue/rte.
+        written = (word.lstrip("+").split("=", 1) for word in sys.argv[1:] if "=" in word)
+        group, name = next((pair for pair in written if "/".join(pair) == "/".join(match.groups())), match.groups())
         choices = _group_choices(group)
         return f"{group}={name}: there is no such choice{suggest(name, choices)}. Choose from {', '.join(choices)}."
     if match := re.match(r"Could not override '(.+?)'", first):
         return f"{match[1]}: there is no such key{suggest(match[1], known_keys(schema))}. {' '.join(rest)}".rstrip()
     return " ".join([first, *rest])
+
+
+def _key_of(word: str) -> str:
+    """The key that a word of the command line sets."""
+    return word.lstrip("+~").split("=")[0]
 
 
 def known_keys(schema: type[RunConfig]) -> list[str]:

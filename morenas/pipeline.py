@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from morenas.devices import describe_device, resolve_device
+from morenas.errors import InputError
 from morenas.files import read_json, write_json
 from morenas.hub import require_hub
 from morenas.metering import Meter
@@ -56,10 +57,12 @@ class Pipeline:
         self.observer = TrackedObserver(ConsoleObserver(), trackers)
         self.device = resolve_device(config.device)
         if config.threads is not None:
+            if config.threads < 1:
+                raise InputError(f"threads={config.threads}: must be at least 1, or null for torch's choice.")
             torch.set_num_threads(config.threads)
         spec = task_spec(config)
         require_hub(*(need for need in (spec.hub_need(), hub_need(config.model.name_or_path)) if need))
-        self.meter = Meter(directory.checkpoints / "phases.json", self.device)
+        self.meter = Meter(directory.phases, self.device)
         with self.meter.phase("prepare"):
             self.task = load_task(spec, config.seed)
             self.pretrained = self.load_model()

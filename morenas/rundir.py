@@ -35,6 +35,7 @@ class RunDirectory:
         self.trajectory = path / "search" / "trajectory.npz"
         self.adapter = path / "adapter"
         self.checkpoints = path / "checkpoints"
+        self.phases = self.checkpoints / "phases.json"
         self.report = path / "report.html"
         self._run = path / ".hydra" / "run.json"
 
@@ -87,11 +88,17 @@ class RunDirectory:
         """Whether the run has published its results."""
         return self.results.exists() and read_json(self.results, "results").get("status") == "complete"
 
-    def discard_if_empty(self) -> None:
-        """Remove the directory that Hydra made for a run that was refused before it wrote anything."""
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
-            self.path.parent.rmdir()
+    def discard_if_idle(self) -> None:
+        """Remove the directory of a run that was refused before any work was done in it."""
+        work = [path for path in self.path.rglob("*") if path.is_file() and not self._is_preparation(path)]
+        if not work:
+            shutil.rmtree(self.path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                self.path.parent.rmdir()
+
+    def _is_preparation(self, path: Path) -> bool:
+        top = path.relative_to(self.path).parts[0]
+        return top in (".hydra", "wandb") or path == self.phases
 
     def drop_checkpoints(self) -> None:
         """Remove the state of phases that are finished."""

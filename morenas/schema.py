@@ -42,6 +42,7 @@ class Init(Enum):
 
 
 class Compare(Enum):
+    auto = "auto"
     none = "none"
     lora = "lora"
 
@@ -223,7 +224,7 @@ class SearchRunConfig(RunConfig):
     hypergradient: HypergradientConfig = field(default_factory=HypergradientConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
-    compare: Compare = Compare.none  # fine-tune this beside ours, at equal parameters
+    compare: Compare = Compare.auto  # fine-tune this beside ours, at equal parameters; auto: LoRA in the demo
     comparison: CompareConfig = field(default_factory=CompareConfig)
 
 

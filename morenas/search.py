@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from morenas.launch import launch
 from morenas.rundir import RunDirectory
-from morenas.schema import Compare, Init, RunConfig, SearchRunConfig
+from morenas.schema import Compare, Init, RunConfig, SearchRunConfig, Source
 
 if TYPE_CHECKING:
     from morenas.api import SearchOutcome, SearchSettings
@@ -25,9 +25,15 @@ def execute(config: SearchRunConfig, directory: RunDirectory) -> float:
         architecture, factors, head = search(run, config)
         run.trackers.architecture(architecture)
         rows = [finetune_found(run, config, architecture, factors, head)]
-        if config.compare is Compare.lora:
+        if compares_with_lora(config):
             rows.append(finetune_lora(run, config, architecture))
         return run.finish("search", rows, dict(architecture.budget))
+
+
+def compares_with_lora(config: SearchRunConfig) -> bool:
+    """Whether a LoRA of equal parameters is fine-tuned too."""
+    automatic = config.compare is Compare.auto and config.task.source is Source.demo
+    return automatic or config.compare is Compare.lora
 
 
 def probe_hub(config: RunConfig) -> None:
@@ -115,11 +121,10 @@ def search_settings(config: SearchRunConfig, final_steps: int) -> SearchSettings
     given, training = config.search, config.training
     steps = given.steps if given.steps is not None else max(10, round(given.steps_fraction * final_steps))
     warmup = round(given.warmup * steps)
-    if not 0 <= given.warmup < 1 or given.every < 1 or steps < 1:
+    if not 0 <= given.warmup < 1:
         raise InputError(
-            f"search.steps={steps}, search.warmup={given.warmup}, search.every={given.every}: steps and every must "
-            "be at "
-            "least 1, and warmup at least 0 and below 1; else no architecture step would be taken."
+            f"search.warmup={given.warmup}: a fraction of the search's steps, at least 0 and below 1; else no "
+            "architecture step would be taken."
         )
     return SearchSettings(
         steps=steps,

@@ -66,7 +66,7 @@ def lines(directory: Path) -> int:
 
 def after(seconds: float) -> Moment:
     end = time.monotonic() + seconds
-    return lambda directory: time.monotonic() > end
+    return lambda directory: time.monotonic() > end and (directory / ".hydra" / "run.json").exists()
 
 
 MOMENTS: dict[str, Moment] = {
@@ -110,9 +110,7 @@ def main() -> None:
     directory, kills = root / "random", 0
     child = start([*words, f"hydra.run.dir={directory}"])
     for _ in range(3):
-        begun = directory / ".hydra" / "run.json"
-        moment = after(random.uniform(0.1, 0.5) * whole)
-        kills += kill_when(child, lambda path, moment=moment: begun.exists() and moment(path), directory)
+        kills += kill_when(child, after(random.uniform(0.1, 0.5) * whole), directory)
         child = start([f"resume={directory}"])
     finish(child)
     found["at random"] = outcome(directory, kills)

@@ -19,8 +19,11 @@ def label_names(spec: TaskSpec, train: Table) -> tuple[str, ...]:
     Taken from the spec, else from the train split: its distinct labels, sorted.
 
     Raises:
-        InputError: If labels mix numbers and text, or there is one class only.
+        InputError: If a column is missing, labels mix numbers and text, or there is one class only.
     """
+    if not train.rows:
+        raise InputError(f"{train.name}: holds no examples.")
+    _check_columns(spec, train)
     if spec.kind == "regression":
         return ()
     if spec.label_names is not None:

@@ -54,6 +54,15 @@ class TaskSpec:
     def __post_init__(self) -> None:
         if not 1 <= len(self.text_columns) <= 2:
             raise InputError(f"task.text_columns={list(self.text_columns)}: name one or two columns of text.")
+        if self.data_dir is None and self.source == "files":
+            raise InputError(
+                "task.data_dir: must be set, to a folder with train.* and validation.* or test.* files (jsonl, json, csv, "
+                "tsv, parquet)."
+            )
+        if self.data_dir is None and self.source == "hub" and self.hub_path is None:
+            raise InputError(
+                "task.hub_path: must be set, to the name of a data set on the hub, or task.data_dir to a folder."
+            )
         if not self.metrics:
             raise InputError("task.metrics is empty: name at least one metric; the first is maximized.")
         for key in ("search_val", "select"):

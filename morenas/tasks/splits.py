@@ -64,7 +64,12 @@ def sample_examples(
     if size >= len(examples):
         return list(range(len(examples)))
     share = size / len(examples)
-    return split_examples(examples, text_columns, {"sample": share}, "rest", seed, regression)["sample"]
+    try:
+        return split_examples(examples, text_columns, {"sample": share}, "rest", seed, regression)["sample"]
+    except InputError as error:
+        raise InputError(
+            f"task.max_examples={size}: too few to have an example of every class; ask for more."
+        ) from error
 
 
 def _strata(

@@ -26,7 +26,7 @@ def test_another_model_is_refused_naming_the_modules() -> None:
     example().check({"layer.0.query": (16, 16), "layer.0.mlp": (16, 24), "layer.0.key": (16, 16)})
     with pytest.raises(InputError, match=r"'layer\.0\.mlp' is 16 -> 32 here, 16 -> 24"):
         example().check({"layer.0.query": (16, 16), "layer.0.mlp": (16, 32)})
-    with pytest.raises(InputError, match=r"'layer\.0\.query' is not there, did you mean 'layer\.1\.query'"):
+    with pytest.raises(InputError, match=r"'layer\.0\.query' is not there \(did you mean 'layer\.1\.query'"):
         example().check({"layer.1.query": (16, 16), "layer.0.mlp": (16, 24)})
 
 

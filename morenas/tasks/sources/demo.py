@@ -28,6 +28,7 @@ VERBS = ["keeps", "sells", "finds", "wants", "buys", "hides"]
 COLOURS = ["red", "blue", "green", "black", "white", "gold", "pink", "grey"]
 THINGS = ["box", "key", "cup", "hat", "pen", "bag", "map", "ring", "lamp", "coin"]
 FILLERS = ["the", "."]
+KINDS = (NAMES, VERBS, COLOURS, THINGS)
 WORDS = (*NAMES, *VERBS, *COLOURS, *THINGS, *FILLERS)
 """The whole vocabulary."""
 
@@ -51,11 +52,10 @@ def draw_facts(rng: random.Random, count: int = FACTS) -> list[Fact]:
 
 
 def falsify(rng: random.Random, facts: Sequence[Fact], index: int) -> Fact:
-    """Replace one word of fact ``index`` by the same kind of word of another fact."""
-    other = rng.choice([i for i in range(len(facts)) if i != index])
+    """Replace one word of fact ``index`` by one of the same kind that the premise does not hold."""
     place = rng.randrange(4)
     changed = list(facts[index])
-    changed[place] = facts[other][place]
+    changed[place] = rng.choice([word for word in KINDS[place] if all(word != fact[place] for fact in facts)])
     who, does, colour, thing = changed
     return who, does, colour, thing
 

@@ -1,0 +1,256 @@
+"""Wrong input: one clear error, exit status 2, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import save_tiny
+from tiny_runs import SEARCH_WORDS, CommandLine, Outcome, read, task_words, write_task
+
+
+@pytest.fixture
+def words(tiny_task: Path, tiny_model: Path, tmp_path: Path) -> list[str]:
+    return [*task_words(tiny_task, tiny_model, tmp_path / "run"), *SEARCH_WORDS]
+
+
+def refused(done: Outcome, *said: str) -> None:
+    """One error that says these words, no traceback, status 2."""
+    assert done.status == 2, done.err
+    errors = [line for line in done.err.splitlines() if line.startswith("morenas: error:")]
+    assert len(errors) == 1
+    assert "Traceback" not in done.err
+    for words in said:
+        assert words in done.err
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["+task=glue/rtee"], ["task=glue/rtee", "(did you mean 'glue/rte'?)"]),
+        (["+task=demo", "model=roberta"], ["model=roberta", "(did you mean 'roberta-base'?)", "minilm"]),
+        (["+task=demo", "relaxation=gumble"], ["relaxation=gumble", "(did you mean 'gumbel'?)"]),
+        (["+task=demo", "relaxation.name=gumble"], ["relaxation.name", "gumbel"]),
+        (["+task=demo", "spase.ranks=[1]"], ["spase", "(did you mean 'space.ranks'?)"]),
+        (
+            ["+task=demo", "training.learning_rat=1"],
+            ["training.learning_rat", "(did you mean 'training.learning_rate'?)"],
+        ),
+        (["+task=demo", "+training.lrr=1"], ["training.lrr", "there is no such key"]),
+        (["+task=demo", "training.learning_rate=abc"], ["training.learning_rate", "abc"]),
+        (["+task=demo", "training.epochs=[1]"], ["training.epochs"]),
+        (["+task=demo", "optimizer=sgd"], ["optimizer"]),
+        (["task=demo"], ["+task=demo"]),
+        ([], ["+task="]),
+        (["+task=files"], ["task.text_columns"]),
+        (["+task=files", "task.text_columns=[text]"], ["task.data_dir"]),
+        (["+task=demo", "device=cuda:99"], ["device=cuda:99", "auto, cpu, cuda"]),
+        (["+task=demo", "device=tpu"], ["device=tpu", "auto, cpu, cuda"]),
+        (["+task=demo", "search.every=0"], ["search.every=0"]),
+        (["+task=demo", "search.warmup=1"], ["search.warmup=1"]),
+        (["+task=demo", "training.batch_size=0"], ["batch_size"]),
+        (["+task=demo", "task.metrics=[accuraccy]"], ["accuraccy", "accuracy"]),
+        (["+task=demo", "relaxation.temperature_end=0"], ["temperature_end"]),
+        (["+task=demo", "threads=0"], ["threads"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_command_line_that_is_wrong(command: CommandLine, extra: list[str], said: list[str], tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    refused(command("search", *extra, "tracking=local", f"hydra.run.dir={run_dir}"), *said)
+    assert not run_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["budget.fraction=0"], ["budget"]),
+        (["budget=custom", "budget.params=0"], ["budget"]),
+        (["budget=custom", "budget.params=3"], ["3", "smallest"]),
+        (["space.nblocks=[3,5]", "space.pad=false"], ["3, 5", "pad"]),
+        (["space.target_modules=[qury]"], ["qury", "query"]),
+        (["space.target_modules='.*nothing'"], ["nothing"]),
+        (["space.ranks=[]"], ["space.ranks"]),
+        (["space.ranks=[-1]"], ["-1"]),
+        (["space.nblocks=[0]"], ["space.nblocks"]),
+        (["task.text_columns=[txt]"], ["txt", "text"]),
+        (["task.label_column=lable"], ["lable", "label"]),
+        (["task.label_names=[no,maybe]", "task.label_column=text"], ["maybe"]),
+        (["task.search_val=1.2"], ["search_val"]),
+        (["task.max_examples=1"], ["max_examples"]),
+        (["task.data_dir=/nowhere"], ["/nowhere"]),
+        (["task.train_file=nothing.jsonl"], ["nothing.jsonl"]),
+        (["model.name_or_path=/nowhere"], ["/nowhere"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_task_a_space_or_a_budget_that_is_wrong(
+    command: CommandLine, words: list[str], changes: list[str], said: list[str], tmp_path: Path
+) -> None:
+    taken = {change.split("=")[0] for change in changes}
+    if "budget" in taken:
+        words = [word for word in words if not word.startswith("budget")]
+    kept = [word for word in words if word.split("=")[0] not in taken]
+    refused(command("search", *kept, *changes), *said)
+    assert not (tmp_path / "run" / "results.json").exists()
+    assert not (tmp_path / "run" / "architecture.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"text": "a cat", "label": 7}', ["label"]),
+        ('{"text": "a cat"}', ["label"]),
+        ('{"text": null, "label": 1}', ["text"]),
+        ("{not json", ["train.jsonl"]),
+    ],
+)
+def test_data_that_are_wrong(
+    command: CommandLine, tiny_model: Path, tmp_path: Path, line: str, said: list[str]
+) -> None:
+    data = write_task(tmp_path / "data")
+    with (data / "train.jsonl").open("a") as file:
+        file.write(line + "\n")
+    words = task_words(data, tiny_model, tmp_path / "run")
+    refused(command("search", *words, *SEARCH_WORDS, "task.label_names=[no,yes]"), *said)
+
+
+def test_text_that_is_not_utf8_names_the_file(command: CommandLine, tiny_model: Path, tmp_path: Path) -> None:
+    data = write_task(tmp_path / "data")
+    (data / "train.jsonl").write_bytes(b'{"text": "caf\xe9", "label": 1}\n' * 50)
+    refused(command("search", *task_words(data, tiny_model, tmp_path / "run"), *SEARCH_WORDS), "train.jsonl", "UTF-8")
+
+
+def test_one_class_only(command: CommandLine, tiny_model: Path, tmp_path: Path) -> None:
+    data = write_task(tmp_path / "data")
+    rows = [line for line in (data / "train.jsonl").read_text().splitlines() if json.loads(line)["label"] == 1]
+    (data / "train.jsonl").write_text("\n".join(rows))
+    refused(command("search", *task_words(data, tiny_model, tmp_path / "run"), *SEARCH_WORDS), "class")
+
+
+@pytest.mark.parametrize("pattern", ["model.safetensors", "tokenizer*"])
+def test_a_model_folder_without_weights_or_tokenizer(
+    command: CommandLine, tiny_task: Path, tmp_path: Path, pattern: str
+) -> None:
+    model = save_tiny("bert", tmp_path / "model")
+    for path in model.glob(pattern):
+        path.unlink()
+    done = command("search", *task_words(tiny_task, model, tmp_path / "run"), *SEARCH_WORDS)
+    refused(done, str(model), "weights" if pattern == "model.safetensors" else "tokenizer")
+
+
+def test_a_folder_that_cannot_be_written(
+    command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    done = command("search", *task_words(tiny_task, tiny_model, tmp_path / "file" / "run"), *SEARCH_WORDS)
+    refused(done, str(tmp_path / "file" / "run"))
+
+
+def test_a_run_directory_that_is_taken(command: CommandLine, words: list[str], tmp_path: Path) -> None:
+    assert command("search", *words).status == 0
+    before = (tmp_path / "run" / "results.json").read_bytes()
+    refused(command("search", *words), "complete")
+    assert (tmp_path / "run" / "results.json").read_bytes() == before
+    (tmp_path / "run" / "results.json").unlink()
+    refused(command("search", *words), f"resume={tmp_path / 'run'}")
+    refused(command("search", *words, "seed=7"), "another configuration", "seed")
+    refused(command("finetune", f"resume={tmp_path / 'run'}"), "morenas.search")
+    refused(command("search", f"resume={tmp_path / 'run'}", "seed=3"), "seed=3")
+    refused(command("search", f"resume={tmp_path}"), "no run")
+    refused(command("search", f"resume={tmp_path / 'nowhere'}"), "no such directory")
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(
+    command: CommandLine, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import morenas.api
+
+    true_loss, calls = morenas.api._Search._loss, []
+
+    def spoilt(self: object, level: str, *rest: object) -> torch.Tensor:
+        calls.append(level)
+        loss = true_loss(self, level, *rest)  # type: ignore[arg-type]
+        return loss * float("nan") if calls.count("lower") == 6 else loss
+
+    monkeypatch.setattr(morenas.api._Search, "_loss", spoilt)
+    done = command("search", *words)
+    refused(done, "nan", "step 5", "learning rate", "batch", "search.safetensors")
+    assert (tmp_path / "run" / "checkpoints" / "search.safetensors").exists()
+    monkeypatch.setattr(morenas.api._Search, "_loss", true_loss)
+    assert command("search", f"resume={tmp_path / 'run'}").status == 0
+
+
+def test_a_loss_that_is_not_finite_in_the_final_finetune(
+    command: CommandLine, words: list[str], tmp_path: Path
+) -> None:
+    hot = [word for word in words if not word.startswith("training.learning_rate")]
+    done = command("search", *hot, "training.learning_rate=1e30", "search.learning_rate=1e-3")
+    refused(done, "finetune", "step", "learning rate", "batch")
+
+
+@pytest.mark.parametrize("spoil", ["json", "version", "model", "missing"])
+def test_an_architecture_that_does_not_fit(
+    command: CommandLine, words: list[str], tiny_task: Path, tiny_model: Path, tmp_path: Path, spoil: str
+) -> None:
+    assert command("search", *words).status == 0
+    path = tmp_path / "architecture.json"
+    document = read(tmp_path / "run" / "architecture.json")
+    if spoil == "version":
+        document["format"] = "morenas.architecture/9"
+    if spoil == "model":
+        document["modules"] = {name.replace("layer.1", "layer.7"): shape for name, shape in document["modules"].items()}
+    text = json.dumps(document)
+    if spoil != "missing":
+        path.write_text(text[:-20] if spoil == "json" else text)
+    said = {
+        "json": ["not JSON"],
+        "version": ["morenas.architecture/9", "morenas.architecture/1"],
+        "model": ["layer.7"],
+        "missing": ["cannot be read"],
+    }[spoil]
+    done = command("finetune", *task_words(tiny_task, tiny_model, tmp_path / "again"), f"architecture={path}")
+    refused(done, *said)
+
+
+@pytest.mark.parametrize(
+    "extra", [[], ["method=lora", "architecture=a.json"], ["method=lorra"], ["method=lora", "method.rank=0"]]
+)
+def test_a_method_that_does_not_fit(
+    command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path, extra: list[str]
+) -> None:
+    refused(command("finetune", *task_words(tiny_task, tiny_model, tmp_path / "run"), *extra), "method")
+
+
+@pytest.mark.parametrize("name", ["search.safetensors", "finetune"])
+def test_a_checkpoint_cut_short(
+    command: CommandLine, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "morenas.pipeline.save_adapter" if name == "finetune" else "morenas.search.write_trajectory", interrupt
+        )
+        assert command("search", *words).status != 0
+    path = tmp_path / "run" / "checkpoints" / name
+    if path.is_dir():
+        path = max(path.rglob("*.safetensors"), key=lambda file: file.stat().st_size)
+    os.truncate(path, path.stat().st_size // 2)
+    refused(command("search", f"resume={tmp_path / 'run'}"), str(path.name) if name != "finetune" else "checkpoint")
+
+
+def test_a_read_only_parent_is_told(command: CommandLine, words: list[str], tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    tmp_path.chmod(0o500)
+    try:
+        refused(command("search", *words), "cannot be written")
+    finally:
+        tmp_path.chmod(0o700)
