@@ -56,8 +56,8 @@ class TaskSpec:
             raise InputError(f"task.text_columns={list(self.text_columns)}: name one or two columns of text.")
         if self.data_dir is None and self.source == "files":
             raise InputError(
-                "task.data_dir: must be set, to a folder with train.* and validation.* or test.* files (jsonl, json, csv, "
-                "tsv, parquet)."
+                "task.data_dir: must be set, to a folder with train.* and validation.* or test.* files (jsonl, json, "
+                "csv, tsv, parquet)."
             )
         if self.data_dir is None and self.source == "hub" and self.hub_path is None:
             raise InputError(

@@ -1,23 +1,24 @@
 """The demo: a controlled language, and a task in it that needs more than the pretrained features.
 
-A premise states who does what with which thing; a hypothesis states one such fact. The task: does it follow?
+A premise states who does what with which thing; a hypothesis states one fact. The task: does the premise say so?
 
     premise     mia keeps the red box . tom sells the blue key . eva finds the green cup .
     hypothesis  tom sells the blue key .        yes
-    hypothesis  tom sells the red key .         no: the red thing is mia's
+    hypothesis  tom sells the pink key .        no: nothing is pink
 
-A false hypothesis takes one word of a true one from another fact of the same premise, so that its words alone tell
-nothing: whether they belong together has to be looked up.
+A false hypothesis has one word that the premise does not hold; every word is as frequent in true ones as in false
+ones, so the two texts must be compared.
 
-The packaged model was pretrained to restore such statements: some words masked, some taken from another fact, as in
-BERT's masked language modelling. It has learnt to look facts up in order to fill words in; whether a statement held
-was never asked of it. Its features alone therefore say little of the task; adapters turn the look-up into an answer.
+The packaged model was pretrained on premises followed by their facts in another order, some words masked: it has
+learnt to compare the two texts in order to fill words in, and has never seen a fact that does not hold. Its features
+alone say little of the task (a trained head reaches 0.6 where guessing reaches 0.5); adapters turn the comparison into
+an answer.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from morenas.tasks.sources.raw import Raw, Table
@@ -58,6 +59,14 @@ def falsify(rng: random.Random, facts: Sequence[Fact], index: int) -> Fact:
     changed[place] = rng.choice([word for word in KINDS[place] if all(word != fact[place] for fact in facts)])
     who, does, colour, thing = changed
     return who, does, colour, thing
+
+
+def pretraining_texts(seed: int) -> Iterator[tuple[str, str]]:
+    """An endless stream of premises, each with the same facts in another order."""
+    rng = random.Random(f"pretraining/{seed}")
+    while True:
+        facts = draw_facts(rng)
+        yield " ".join(map(sentence, facts)), " ".join(map(sentence, rng.sample(facts, len(facts))))
 
 
 def generate(seed: int, train: int = TRAIN, test: int = TEST) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
