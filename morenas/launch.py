@@ -114,7 +114,7 @@ def _start(command: str, schema: type[RunConfig], execute: Execute) -> None:
     try:
         hydra.main(version_base="1.3", config_path=config_directory(), config_name=command)(task)()
     except OSError as error:
-        if begun or isinstance(error, HydraException):
+        if begun or isinstance(error, HydraException) or error.filename is None:
             raise
         # Hydra makes the run directory before anything of ours runs.
         raise InputError(

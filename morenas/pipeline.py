@@ -25,7 +25,7 @@ from morenas.metering import Meter
 from morenas.models import Pretrained, load_pretrained, target_linears
 from morenas.models.source import hub_need
 from morenas.results import git_commit, versions, write_results
-from morenas.rundir import RunDirectory
+from morenas.rundir import RunDirectory, plain
 from morenas.schema import RunConfig
 from morenas.seeds import derive
 from morenas.tasks.encode import encode
@@ -217,13 +217,30 @@ def pipeline(command: str, config: RunConfig, directory: RunDirectory, budget: s
         command: "search" or "finetune".
         budget: Short words for the run's name on dashboards.
     """
-    trackers = build_trackers(command, config, directory, budget)
+    wanted = config.tracking.wandb
+    trackers = build_trackers(
+        directory.path,
+        wanted.mode.value,
+        name=run_name(config, budget),
+        config=plain(config),
+        project=wanted.project,
+        entity=wanted.entity,
+        group=wanted.group,
+        tags=list(wanted.tags),
+        job_type=command,
+    )
     failed = True
     try:
         yield Pipeline(config, directory, trackers)
         failed = False
     finally:
         trackers.close(failed)
+
+
+def run_name(config: RunConfig, budget: str) -> str:
+    """A run's name on dashboards: task, model, budget and seed."""
+    model = Path(config.model.name_or_path).name
+    return "-".join(part for part in (config.task.name.replace("/", "-"), model, budget, f"seed{config.seed}") if part)
 
 
 def task_spec(config: RunConfig) -> TaskSpec:

@@ -43,6 +43,7 @@ def test_leaves_what_the_output_contract_names(command: CommandLine, words: list
     assert architecture["params"] == found["adapter_params"] <= results["budget"]["params"]
     assert lora["adapter_params"] <= results["budget"]["params"]
     assert found["metrics"].keys() == {"test", "select"}
+    assert results["value"] == found["metrics"]["select"]["accuracy"]
     assert [phase["name"] for phase in results["phases"]] == [
         "prepare",
         "search",

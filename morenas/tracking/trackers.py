@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from morenas.rundir import RunDirectory, plain
-from morenas.schema import RunConfig, WandbMode
 from morenas.tracking.jsonl import JsonLines
 from morenas.tracking.observer import Observer
 
@@ -98,30 +96,22 @@ class TrackedObserver:
         self.shown.finish(phase)
 
 
-def build_trackers(command: str, config: RunConfig, directory: RunDirectory, budget: str) -> Trackers:
-    """The trackers that a config asks for."""
-    record = JsonLines(directory.path)
-    wanted = config.tracking.wandb
-    if wanted.mode is WandbMode.disabled:
+def build_trackers(directory: Path, mode: str, **run: Any) -> Trackers:
+    """JSON lines, and W&B unless ``mode`` is "disabled".
+
+    Args:
+        directory: Run directory.
+        mode: As for ``WandbTracker``, or "disabled".
+        run: Its other arguments.
+    """
+    record = JsonLines(directory)
+    if mode == "disabled":
         return Trackers(record, [])
     from morenas.tracking.wandb import WandbTracker
 
-    model = Path(config.model.name_or_path).name
-    name = "-".join(part for part in (config.task.name.replace("/", "-"), model, budget, f"seed{config.seed}") if part)
     try:
-        tracker = WandbTracker(
-            mode=wanted.mode.value,
-            directory=directory.path,
-            name=name,
-            config=plain(config),
-            project=wanted.project,
-            entity=wanted.entity,
-            group=wanted.group,
-            tags=list(wanted.tags),
-            job_type=command,
-        )
+        return Trackers(record, [WandbTracker(mode, directory, **run)])
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
         print(f"W&B cannot be used ({type(error).__name__}: {reason}); the run goes on without it.")
         return Trackers(record, [])
-    return Trackers(record, [tracker])

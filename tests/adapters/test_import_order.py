@@ -1,0 +1,38 @@
+"""``import morenas`` makes the method known to PEFT, in whichever order, and stays light."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_adapters import adapted
+
+ORDERS = {
+    "morenas first": "import morenas; from peft import PeftConfig",
+    "peft first": "from peft import PeftConfig; import morenas",
+}
+
+
+def python(code: str, directory: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=directory, env=environment, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_saved_adapter_is_known_in_a_new_process(order: str, tmp_path: Path) -> None:
+    adapted().save_pretrained(tmp_path)
+    code = f"{ORDERS[order]}; print(type(PeftConfig.from_pretrained('.')).__name__)"
+    assert python(code, tmp_path) == "MoReConfig"
+
+
+def test_the_import_brings_nothing_heavy(tmp_path: Path) -> None:
+    heavy = ["torch", "peft", "transformers", "hydra", "wandb"]
+    code = f"import sys, morenas; print([module for module in {heavy} if module in sys.modules])"
+    assert python(code, tmp_path) == "[]"

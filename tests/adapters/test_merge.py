@@ -1,0 +1,112 @@
+"""Merging adds what the adapter computes, and unmerging takes it away without a trace."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import get_peft_model
+from tiny_adapters import adapted, base_weights, linears, logits, same
+from tiny_models import tiny_batch, tiny_classifier
+
+from morenas.adapters import MoReConfig, MoReLayer
+
+FAMILIES = ["bert", "gpt2", "llama"]  # nn.Linear, Conv1D, rectangular projections
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("link", ["cyclic", "monarch"])
+def test_merged_logits_are_the_adapters(family: str, link: str) -> None:
+    model = adapted(family, link=link, nblocks=4, blk_r=3)
+    expected = logits(model)
+    model.merge_adapter()
+    torch.testing.assert_close(logits(model), expected, atol=1e-6, rtol=1e-5)
+    model.unmerge_adapter()
+    assert torch.equal(logits(model), expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_hundred_cycles_with_dropout_leave_the_frozen_weights_bit_identical(family: str) -> None:
+    model = adapted(family, dropout=0.1)
+    before = base_weights(model)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    for cycle in range(100):
+        model.train()
+        model(**tiny_batch(seed=cycle)).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        model.eval()
+        model.merge_adapter()
+        logits(model)
+        model.unmerge_adapter()
+    assert same(before, base_weights(model))
+
+
+def test_eval_does_not_merge_by_itself() -> None:
+    model = adapted()
+    before = base_weights(model)
+    model.eval()
+    assert same(before, base_weights(model))
+
+
+def test_merge_and_unload_gives_a_plain_model() -> None:
+    model = adapted("gpt2")
+    expected = logits(model)
+    plain = model.merge_and_unload()
+    assert not any(isinstance(module, MoReLayer) for module in plain.modules())
+    torch.testing.assert_close(logits(plain), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_unload_gives_the_model_back() -> None:
+    model = adapted()
+    assert torch.equal(logits(model.unload()), logits(tiny_classifier("bert")))
+
+
+def test_two_adapters_merge_to_the_sum_of_their_deltas() -> None:
+    model = adapted()
+    torch.manual_seed(1)
+    model.add_adapter("second", MoReConfig(target_modules=linears(tiny_classifier()), nblocks=4, init_weights=False))
+    layer = next(module for module in model.modules() if isinstance(module, MoReLayer))
+    before = layer.get_base_layer().weight.detach().clone()
+    expected = before + layer.get_delta_weight("default") + layer.get_delta_weight("second")
+    layer.merge(adapter_names=["default", "second"])
+    torch.testing.assert_close(layer.get_base_layer().weight, expected)
+    layer.unmerge()
+    assert torch.equal(layer.get_base_layer().weight, before)
+
+
+def test_merging_one_after_the_other_unmerges_to_the_start() -> None:
+    model = adapted()
+    torch.manual_seed(1)
+    model.add_adapter("second", MoReConfig(target_modules=linears(tiny_classifier()), init_weights=False))
+    before = base_weights(model)
+    model.merge_adapter(["default"])
+    model.merge_adapter(["second"])
+    model.unmerge_adapter()
+    assert same(before, base_weights(model))
+
+
+def test_a_safe_merge_refuses_what_is_not_finite_and_changes_nothing() -> None:
+    model = adapted()
+    layer = next(module for module in model.modules() if isinstance(module, MoReLayer))
+    before = base_weights(model)
+    with torch.no_grad():
+        layer.morenas_first["default"][0, 0, 0] = torch.inf
+    with pytest.raises(ValueError, match="not finite"):
+        layer.merge(safe_merge=True)
+    assert same(before, base_weights(model))
+
+
+def test_unmerging_twice_warns() -> None:
+    layer = next(module for module in adapted().modules() if isinstance(module, MoReLayer))
+    with pytest.warns(UserWarning, match="Already unmerged"):
+        layer.unmerge()
+
+
+def test_a_merged_delta_equals_what_the_layer_computes() -> None:
+    model = get_peft_model(
+        tiny_classifier("gpt2"), MoReConfig(target_modules=["c_attn"], nblocks=3, blk_r=2, init_weights=False)
+    )
+    layer = next(module for module in model.modules() if isinstance(module, MoReLayer))
+    x = torch.randn(5, layer.in_features)
+    change = layer(x) - layer.get_base_layer()(x)
+    torch.testing.assert_close(change, x @ layer.get_delta_weight("default"), atol=1e-5, rtol=1e-5)

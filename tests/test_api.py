@@ -1,0 +1,165 @@
+"""The search as one call, in somebody else's program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_adapters import logits
+from tiny_models import tiny_batch, tiny_classifier
+from torch import Tensor, nn
+
+from morenas import search_architecture
+from morenas.api import SearchOutcome, SearchSettings
+from morenas.errors import InputError
+from morenas.models import target_linears
+from morenas.models.load import find_head
+from morenas.space import SearchSpace, build_space
+
+SETTINGS = SearchSettings(steps=12, warmup=4, learning_rate=5e-3, checkpoint_every=3)
+BUDGET = 300
+
+
+class TinyBatches:
+    """Batches that are a pure function of their number."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+
+    def __getitem__(self, number: int) -> Mapping[str, Tensor]:
+        return tiny_batch(size=8, seed=self.offset + number)
+
+
+def tiny_space(model: nn.Module, granularity: str = "module") -> SearchSpace:
+    return build_space(target_linears(model, "all-linear", find_head(model)), [1, 2, 4], [0, 1, 2], granularity)
+
+
+def search(model: nn.Module, settings: SearchSettings = SETTINGS, **given: Any) -> SearchOutcome:
+    arguments = {"head": find_head(model), "space": tiny_space(model), "budget": BUDGET, **given}
+    return search_architecture(model, TinyBatches(0), TinyBatches(1000), settings=settings, **arguments)
+
+
+def test_it_gives_the_model_back_as_it_came() -> None:
+    model = tiny_classifier().train()
+    names, before = [name for name, _ in model.named_modules()], {k: v.clone() for k, v in model.state_dict().items()}
+    next(model.parameters()).requires_grad_(False)
+    required = [parameter.requires_grad for parameter in model.parameters()]
+    search(model)
+    assert [name for name, _ in model.named_modules()] == names
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [parameter.requires_grad for parameter in model.parameters()] == required
+    assert model.training
+
+
+def test_an_interrupted_search_gives_the_model_back_too() -> None:
+    model = tiny_classifier()
+    expected = logits(model)
+
+    def broken(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(model, loss=broken)
+    assert torch.equal(logits(model), expected)
+
+
+@pytest.mark.parametrize("budget", [30, 100, 300, 1000, 10**9])
+def test_what_it_finds_never_exceeds_the_budget(budget: int) -> None:
+    outcome = search(tiny_classifier(), budget=budget)
+    space = tiny_space(tiny_classifier())
+    cost = sum(
+        r * n * (-(-a // n) + -(-b // n)) for name, (n, r) in outcome.shapes.items() for a, b in [space.modules[name]]
+    )
+    assert outcome.params == cost <= budget
+    assert outcome.factors.keys() == outcome.shapes.keys()
+    for name, (nblocks, blk_r) in outcome.shapes.items():
+        assert outcome.factors[name][0].shape[:2] == (nblocks, blk_r)
+
+
+def test_the_head_is_trained_beside_and_handed_over() -> None:
+    model = tiny_classifier()
+    outcome = search(model)
+    assert outcome.head.keys() == {"classifier.weight", "classifier.bias"}
+    assert not torch.equal(outcome.head["classifier.weight"], model.classifier.weight)
+
+
+def test_the_trajectory_holds_distributions_from_first_to_last_step() -> None:
+    outcome = search(tiny_classifier())
+    assert outcome.trajectory_steps[0] == 0 and outcome.trajectory_steps[-1] == SETTINGS.steps - 1
+    torch.testing.assert_close(outcome.trajectory.sum(-1), torch.ones(outcome.trajectory.shape[:2]))
+    assert torch.equal(outcome.trajectory[-1], outcome.probs)
+    moved = (outcome.trajectory[-1] - outcome.trajectory[0]).abs().max()
+    assert moved > 1e-3
+
+
+@pytest.mark.parametrize("relaxation", ["softmax", "gumbel"])
+def test_stopped_and_resumed_it_finds_the_same_bit_for_bit(relaxation: str, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, relaxation=relaxation)
+    whole = search(tiny_classifier(), settings, checkpoint=tmp_path / "whole")
+    torch.manual_seed(5)
+
+    class StopAt:
+        def __init__(self, step: int) -> None:
+            self.at = step
+
+        def start(self, phase: str, total_steps: int, done: int = 0) -> None: ...
+
+        def step(self, phase: str, step: int, metrics: Mapping[str, float] | None = None) -> None:
+            if step == self.at:
+                raise KeyboardInterrupt
+
+        def message(self, text: str) -> None: ...
+
+        def finish(self, phase: str) -> None: ...
+
+    for stop in (2, 5, 11):
+        with pytest.raises(KeyboardInterrupt):
+            search(tiny_classifier(), settings, checkpoint=tmp_path / "parts", observer=StopAt(stop))
+    parts = search(tiny_classifier(), settings, checkpoint=tmp_path / "parts")
+    assert parts.shapes == whole.shapes
+    assert torch.equal(parts.logits, whole.logits) and torch.equal(parts.trajectory, whole.trajectory)
+    for name in whole.factors:
+        assert all(torch.equal(a, b) for a, b in zip(parts.factors[name], whole.factors[name], strict=True))
+
+
+def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
+    search(tiny_classifier(), checkpoint=tmp_path / "state")
+    other = tiny_classifier("gpt2")
+    with pytest.raises(InputError, match="belongs to another search"):
+        search(other, checkpoint=tmp_path / "state", space=tiny_space(other), head=find_head(other))
+
+
+def test_a_search_that_moves_no_logit_says_so() -> None:
+    def constant(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        return 0.0 * model(**batch).loss
+
+    with pytest.raises(RuntimeError, match="moved no architecture logit"):
+        search(tiny_classifier(), loss=constant)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"steps": 0}, "steps=0"),
+        ({"warmup": 12}, "warmup=12"),
+        ({"every": 0}, "every=0"),
+        ({"temperature_end": 0.0}, "temperature_end=0.0"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0"),
+        ({"relaxation": "hard"}, "softmax, gumbel"),
+        ({"selection": "best"}, "budgeted"),
+        ({"hypergradient": "exact"}, "first_order"),
+    ],
+)
+def test_settings_out_of_range_are_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        replace(SETTINGS, **change)
+
+
+def test_one_choice_for_all_modules_of_a_group() -> None:
+    model = tiny_classifier()
+    outcome = search(model, space=tiny_space(model, "all"), budget=10**6)
+    assert len(set(outcome.shapes.values())) == 1 and outcome.logits.shape[0] == 1

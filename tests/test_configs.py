@@ -1,0 +1,89 @@
+"""Every YAML there is composes, and says how it is run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from morenas.launch import config_directory, register_schemas, to_config
+from morenas.schema import FinetuneRunConfig, SearchRunConfig
+
+CONFIGS = Path(config_directory())
+FILES = sorted(path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.rglob("*.yaml"))
+CHOICES = [path for path in FILES if len(path.parts) > 1 and path.parts[0] != "hydra"]
+SEARCH_ONLY = {"space", "budget", "relaxation", "hypergradient", "selection", "experiment"}
+REQUIRED = {
+    "task/files": ["task.text_columns=[text]", "task.data_dir=data"],
+    "task/hub": ["task.text_columns=[text]", "task.hub_path=owner/name"],
+    "model/local": ["model.name_or_path=folder"],
+    "budget/custom": ["budget.params=1000"],
+}
+
+
+def composed(command: str, words: list[str]) -> object:
+    register_schemas()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
+        config = compose(config_name=command, overrides=words)
+    return to_config(config, {"search": SearchRunConfig, "finetune": FinetuneRunConfig}[command])
+
+
+@pytest.mark.parametrize("command", ["search", "finetune"])
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_every_choice_composes(choice: Path, command: str) -> None:
+    group, name = choice.parts[0], "/".join(choice.parts[1:])
+    if command == "finetune" and group in SEARCH_ONLY:
+        pytest.skip(f"a fine-tune has no {group}")
+    if command == "search" and group == "method":
+        pytest.skip("a search has no method")
+    words = [f"+task={name}"] if group == "task" else [f"{group}={name}"]
+    if group not in ("task", "experiment"):
+        words.append("+task=demo")
+    assert composed(command, [*words, *REQUIRED.get(str(choice), [])])
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_the_first_line_says_how_to_run_it(path: Path) -> None:
+    lines = (CONFIGS / path).with_suffix(".yaml").read_text().splitlines()
+    if path.parts[0] == "hydra":
+        return
+    first = next(line for line in lines if not line.startswith("# @package"))
+    assert re.match(r"# python -m morenas\.(search|finetune) ", first), first
+
+
+def test_the_demo_is_compared_with_lora() -> None:
+    from morenas.search import compares_with_lora
+
+    demo, rte = composed("search", ["+task=demo"]), composed("search", ["+task=glue/rte"])
+    assert isinstance(demo, SearchRunConfig) and isinstance(rte, SearchRunConfig)
+    assert compares_with_lora(demo) and not compares_with_lora(rte)
+
+
+def test_the_nine_glue_tasks_are_there_with_published_settings() -> None:
+    tasks = {path.name for path in FILES if path.parts[:2] == ("task", "glue")}
+    assert tasks == {"cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"}
+    rte = composed("search", ["+task=glue/rte"])
+    assert isinstance(rte, SearchRunConfig)
+    assert (rte.training.learning_rate, rte.training.batch_size, rte.training.epochs) == (5.4e-4, 16, 20)
+    assert rte.model.name_or_path.endswith("roberta-base")
+    assert (rte.budget.lora_rank, rte.budget.fraction) == (32, 0.05)
+
+
+def test_a_config_of_a_users_own_is_found(tmp_path: Path) -> None:
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "mine.yaml").write_text(
+        "# @package _global_\ntask: {name: mine, text_columns: [a], metrics: [accuracy], data_dir: d}\n"
+    )
+    config = composed("search", ["+task=mine", f"hydra.searchpath=[file://{tmp_path}]"])
+    assert isinstance(config, SearchRunConfig) and config.task.name == "mine"
+
+
+def test_schema_and_yaml_agree_on_what_there_is() -> None:
+    typed = OmegaConf.structured(SearchRunConfig)
+    for group in SEARCH_ONLY - {"experiment"}:
+        assert group in typed

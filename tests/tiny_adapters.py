@@ -1,0 +1,45 @@
+"""Tiny classifiers with Monarch adapters that do something."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model
+from tiny_models import tiny_batch, tiny_classifier
+from torch import Tensor, nn
+
+from morenas.adapters import MoReConfig
+from morenas.models import target_linears
+from morenas.models.load import find_head
+
+
+def adapted(family: str = "bert", seed: int = 0, **config: Any) -> PeftModel:
+    """A tiny classifier with adapters on all linear layers outside the head; ``init_weights=False`` by default."""
+    model = tiny_classifier(family)
+    torch.manual_seed(seed)
+    settings = {"target_modules": linears(model), "nblocks": 2, "blk_r": 2, "init_weights": False, **config}
+    return get_peft_model(model, MoReConfig(**settings))
+
+
+def linears(model: nn.Module) -> list[str]:
+    """Names of the linear layers outside the head."""
+    return list(target_linears(model, "all-linear", find_head(model)))
+
+
+@torch.no_grad()
+def logits(model: nn.Module, seed: int = 0) -> Tensor:
+    """Logits of a fixed batch."""
+    batch = tiny_batch(seed=seed)
+    batch.pop("labels")
+    return model.eval()(**batch).logits.clone()
+
+
+def base_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of all weights that are no adapter's."""
+    return {name: value.clone() for name, value in model.state_dict().items() if "morenas_" not in name}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
