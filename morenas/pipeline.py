@@ -51,10 +51,12 @@ class Encoded:
 class Pipeline:
     """One run's data, model, measurements and trackers."""
 
-    def __init__(self, config: RunConfig, directory: RunDirectory, trackers: Trackers) -> None:
+    def __init__(
+        self, config: RunConfig, directory: RunDirectory, trackers: Trackers, console: ConsoleObserver
+    ) -> None:
         datasets.disable_progress_bars()
         self.config, self.directory, self.trackers = config, directory, trackers
-        self.observer = TrackedObserver(ConsoleObserver(), trackers)
+        self.observer = TrackedObserver(console, trackers)
         self.device = resolve_device(config.device)
         if config.threads is not None:
             if config.threads < 1:
@@ -229,11 +231,12 @@ def pipeline(command: str, config: RunConfig, directory: RunDirectory, budget: s
         tags=list(wanted.tags),
         job_type=command,
     )
-    failed = True
+    console, failed = ConsoleObserver(), True
     try:
-        yield Pipeline(config, directory, trackers)
+        yield Pipeline(config, directory, trackers, console)
         failed = False
     finally:
+        console.close()
         trackers.close(failed)
 
 

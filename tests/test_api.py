@@ -18,6 +18,7 @@ from morenas.api import SearchOutcome, SearchSettings
 from morenas.errors import InputError
 from morenas.models import target_linears
 from morenas.models.load import find_head
+from morenas.monarch import num_parameters
 from morenas.space import SearchSpace, build_space
 
 SETTINGS = SearchSettings(steps=12, warmup=4, learning_rate=5e-3, checkpoint_every=3)
@@ -71,10 +72,8 @@ def test_an_interrupted_search_gives_the_model_back_too() -> None:
 def test_what_it_finds_never_exceeds_the_budget(budget: int) -> None:
     outcome = search(tiny_classifier(), budget=budget)
     space = tiny_space(tiny_classifier())
-    cost = sum(
-        r * n * (-(-a // n) + -(-b // n)) for name, (n, r) in outcome.shapes.items() for a, b in [space.modules[name]]
-    )
-    assert outcome.params == cost <= budget
+    costs = (num_parameters(*space.modules[name], *choice) for name, choice in outcome.shapes.items())
+    assert outcome.params == sum(costs) <= budget
     assert outcome.factors.keys() == outcome.shapes.keys()
     for name, (nblocks, blk_r) in outcome.shapes.items():
         assert outcome.factors[name][0].shape[:2] == (nblocks, blk_r)

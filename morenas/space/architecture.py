@@ -24,6 +24,11 @@ class ModuleShape:
     in_features: int
     out_features: int
 
+    @property
+    def params(self) -> int:
+        """Stored parameters, padding counted."""
+        return num_parameters(self.in_features, self.out_features, self.nblocks, self.blk_r)
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -47,7 +52,7 @@ class Architecture:
 
     def num_parameters(self) -> int:
         """Adapter parameters, head not counted."""
-        return sum(num_parameters(s.in_features, s.out_features, s.nblocks, s.blk_r) for s in self.modules.values())
+        return sum(shape.params for shape in self.modules.values())
 
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Module name to ``(nblocks, blk_r)``."""

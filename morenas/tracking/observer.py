@@ -96,10 +96,15 @@ class ConsoleObserver:
 
     def finish(self, phase: str) -> None:
         if self._bar is not None:
-            self._bar.stop()
-            self._bar = self._task = None
+            self.close()
         else:
             self.console.print(f"{phase}: done in {_clock(time.monotonic() - self._began)}")
+
+    def close(self) -> None:
+        """Give the terminal back; for a phase that did not come to its end."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = self._task = None
 
 
 def _clock(seconds: float) -> str:

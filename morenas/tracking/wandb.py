@@ -6,6 +6,7 @@ import io
 import json
 import os
 import socket
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ import wandb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from morenas.files import write_text
 from morenas.tracking.figures import architecture_figure
 
 PROBE_SECONDS = 3.0
@@ -46,6 +48,8 @@ class WandbTracker:
         self.mode = choose_mode(mode)
         os.environ.setdefault("WANDB_SILENT", "true")
         self.run = wandb.init(
+            id=run_id(directory),
+            resume="allow",
             mode=self.mode,
             dir=str(directory),
             name=name,
@@ -74,7 +78,7 @@ class WandbTracker:
         """Log the architecture as a table, a heat map and an artifact."""
         columns: list[str | int] = ["module", "nblocks", "blk_r", "in_features", "out_features", "params"]
         rows = [
-            [name, s.nblocks, s.blk_r, s.in_features, s.out_features, s.blk_r * (s.in_features + s.out_features)]
+            [name, s.nblocks, s.blk_r, s.in_features, s.out_features, s.params]
             for name, s in architecture.modules.items()
         ]
         table, figure = wandb.Table(columns=columns, data=rows), architecture_figure(architecture.shapes())
@@ -95,6 +99,14 @@ class WandbTracker:
 
     def close(self, failed: bool) -> None:
         self.run.finish(exit_code=int(failed))
+
+
+def run_id(directory: Path) -> str:
+    """The run's name at W&B, kept in the run directory, so that a resumed run goes on in the same curves."""
+    path = directory / "wandb" / "run-id"
+    if not path.exists():
+        write_text(path, uuid.uuid4().hex[:12])
+    return path.read_text()
 
 
 def _image(figure: Figure) -> wandb.Image:

@@ -1,0 +1,123 @@
+"""No dashboard can stop a run; W&B keeps what the issue of a run is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from morenas.space import Architecture, ModuleShape
+from morenas.tracking.jsonl import JsonLines
+from morenas.tracking.trackers import Trackers, build_trackers
+from morenas.tracking.wandb import choose_mode
+
+ARCHITECTURE = Architecture(
+    "tiny",
+    "cyclic",
+    {f"layer.{i}.{name}": ModuleShape(2 * i + 1, 2, 16, 24) for i in range(2) for name in ("query", "value")},
+    0.1,
+    {"params": 1000, "request": {}},
+    {},
+)
+
+
+class Broken:
+    """A tracker whose every method fails."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def fail(*_: object) -> None:
+            raise OSError("no route\nto host")
+
+        return fail
+
+
+def test_a_tracker_that_fails_is_told_of_once_and_left_out(tmp_path: Path) -> None:
+    told: list[str] = []
+    trackers = Trackers(JsonLines(tmp_path), [Broken()], told.append)
+    trackers.start("search", 0)
+    for step in range(3):
+        trackers.log("search", step, {})
+    trackers.close(failed=False)
+    assert told == ["Broken failed (OSError: no route); the run goes on without it."]
+    assert len((tmp_path / "search" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def offline(directory: Path) -> Trackers:
+    return build_trackers(
+        directory,
+        "offline",
+        name="demo-tiny-lora32-seed0",
+        config={"seed": 0},
+        project="tests",
+        entity=None,
+        group="sweep",
+        tags=[],
+        job_type="search",
+    )
+
+
+def test_wandb_offline_takes_everything_and_says_how_to_send_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trackers = offline(tmp_path)
+    assert len(trackers.others) == 1
+    told: list[str] = []
+    trackers.tell = told.append
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    trackers.start("search", 0)
+    trackers.log("search", 1, {"search/lower_loss": 0.5})
+    trackers.architecture(ARCHITECTURE)
+    trackers.summary({"metric": 0.9, "adapter_params": 10})
+    trackers.artifact(tmp_path / "adapter", "adapter")
+    trackers.close(failed=False)
+    assert told == []
+    (sync,) = [line for line in capsys.readouterr().out.splitlines() if "wandb sync" in line]
+    run = Path(sync.split("wandb sync ")[1])
+    assert run.is_dir() and run.is_relative_to(tmp_path)
+    assert list(run.glob("*.wandb"))
+    media = {path.suffix for path in (run / "files" / "media").rglob("*") if path.is_file()}
+    assert {".json", ".png"} <= media  # the table and the heat map
+
+
+def test_a_resumed_run_is_the_same_run_at_wandb(tmp_path: Path) -> None:
+    ids = []
+    for _ in range(2):
+        trackers = offline(tmp_path)
+        tracker: Any = trackers.others[0]
+        ids.append(tracker.run.id)
+        trackers.close(failed=True)
+    assert ids[0] == ids[1]
+
+
+def test_a_start_that_fails_is_said_once_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no key")
+
+    monkeypatch.setattr("wandb.init", refuse)
+    trackers = offline(tmp_path)
+    assert trackers.others == []
+    assert capsys.readouterr().out == "W&B cannot be used (RuntimeError: no key); the run goes on without it.\n"
+    trackers.start("search", 0)
+    trackers.close(failed=False)
+
+
+def test_disabled_leaves_the_json_lines_alone(tmp_path: Path) -> None:
+    assert build_trackers(tmp_path, "disabled").others == []
+
+
+def test_auto_is_offline_without_a_login_and_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", os.devnull)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    assert choose_mode("auto") == "offline"
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    assert choose_mode("auto") == "offline"
+    with pytest.raises(ConnectionError, match="does not answer"):
+        choose_mode("online")
