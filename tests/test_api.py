@@ -80,7 +80,7 @@ def test_what_it_finds_never_exceeds_the_budget(budget: int) -> None:
 
 
 def test_the_head_is_trained_beside_and_handed_over() -> None:
-    model = tiny_classifier()
+    model: Any = tiny_classifier()
     outcome = search(model)
     assert outcome.head.keys() == {"classifier.weight", "classifier.bias"}
     assert not torch.equal(outcome.head["classifier.weight"], model.classifier.weight)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import get_peft_model
 from tiny_models import tiny_batch, tiny_classifier
 from torch import Tensor, nn
 
@@ -14,8 +14,11 @@ from morenas.models import target_linears
 from morenas.models.load import find_head
 
 
-def adapted(family: str = "bert", seed: int = 0, **config: Any) -> PeftModel:
-    """A tiny classifier with adapters on all linear layers outside the head; ``init_weights=False`` by default."""
+def adapted(family: str = "bert", seed: int = 0, **config: Any) -> Any:
+    """A tiny classifier with adapters on all linear layers outside the head; ``init_weights=False`` by default.
+
+    A PEFT model; typed as Any, for tests reach into its layers.
+    """
     model = tiny_classifier(family)
     torch.manual_seed(seed)
     settings = {"target_modules": linears(model), "nblocks": 2, "blk_r": 2, "init_weights": False, **config}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from peft import get_peft_model
 from tiny_adapters import adapted, base_weights, linears, logits, same
 from tiny_models import tiny_batch, tiny_classifier
 
@@ -65,7 +66,7 @@ def test_two_adapters_merge_to_the_sum_of_their_deltas() -> None:
     model = adapted()
     torch.manual_seed(1)
     model.add_adapter("second", MoReConfig(target_modules=linears(tiny_classifier()), nblocks=4, init_weights=False))
-    layer = next(module for module in model.modules() if isinstance(module, MoReLayer))
+    layer: Any = next(module for module in model.modules() if isinstance(module, MoReLayer))
     before = layer.get_base_layer().weight.detach().clone()
     expected = before + layer.get_delta_weight("default") + layer.get_delta_weight("second")
     layer.merge(adapter_names=["default", "second"])
@@ -103,9 +104,7 @@ def test_unmerging_twice_warns() -> None:
 
 
 def test_a_merged_delta_equals_what_the_layer_computes() -> None:
-    model = get_peft_model(
-        tiny_classifier("gpt2"), MoReConfig(target_modules=["c_attn"], nblocks=3, blk_r=2, init_weights=False)
-    )
+    model = adapted("gpt2", target_modules=["c_attn"], nblocks=3)
     layer = next(module for module in model.modules() if isinstance(module, MoReLayer))
     x = torch.randn(5, layer.in_features)
     change = layer(x) - layer.get_base_layer()(x)

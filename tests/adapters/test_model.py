@@ -80,7 +80,9 @@ def test_factors_trained_elsewhere_are_taken_over() -> None:
 
 
 def test_a_frozen_base_in_half_precision_takes_a_float32_adapter() -> None:
-    model = tiny_classifier().to(torch.bfloat16)
+    model = tiny_classifier()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16()
     adapter = get_peft_model(model, MoReConfig(target_modules=["query"], init_weights=False))
     layers = [module for module in adapter.modules() if isinstance(module, MoReLayer)]
     assert {layer.morenas_first["default"].dtype for layer in layers} == {torch.float32}

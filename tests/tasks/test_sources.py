@@ -16,7 +16,7 @@ from morenas.tasks.load import load_task
 from morenas.tasks.sources.files import read_table
 from morenas.tasks.spec import TaskSpec
 
-ROWS = [{"one": f"a, {i}", "two": f"b {i}", "gold": ("no", "yes")[i % 2]} for i in range(60)]
+ROWS: list[dict[str, Any]] = [{"one": f"a, {i}", "two": f"b {i}", "gold": ("no", "yes")[i % 2]} for i in range(60)]
 
 
 def separated(separator: str) -> Callable[[Path, list[dict[str, Any]]], object]:
@@ -72,7 +72,8 @@ def test_files_can_be_named(tmp_path: Path) -> None:
 
 
 def test_labels_given_by_name_or_by_number_are_the_same(tmp_path: Path) -> None:
-    for form, rows in {"names": ROWS, "numbers": [{**r, "gold": int(r["gold"] == "yes")} for r in ROWS]}.items():
+    numbered: list[dict[str, Any]] = [{**row, "gold": int(row["gold"] == "yes")} for row in ROWS]
+    for form, rows in (("names", ROWS), ("numbers", numbered)):
         (tmp_path / form).mkdir()
         WRITERS["jsonl"](tmp_path / form / "train.jsonl", rows)
         WRITERS["jsonl"](tmp_path / form / "test.jsonl", [{**row, "one": "c"} for row in rows[:10]])

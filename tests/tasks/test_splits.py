@@ -85,7 +85,7 @@ def test_a_sample_is_stratified_and_of_the_size_asked(tmp_path: Path) -> None:
 
 
 def test_a_regression_is_stratified_by_quantile() -> None:
-    examples = [{"text": str(index), "label": index / 7} for index in range(500)]
+    examples: list[dict[str, Any]] = [{"text": str(index), "label": index / 7} for index in range(500)]
     found = split_examples(examples, ("text",), {"a": 0.3}, "rest", seed=0, regression=True)
     labels = sorted(examples[index]["label"] for index in found["a"])
     assert labels[75] == pytest.approx(500 / 7 / 2, rel=0.1)
