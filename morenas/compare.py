@@ -151,8 +151,8 @@ def methods(results: dict[str, Any]) -> Iterator[tuple[Key, Measured]]:
 
 def settings_of(command: str) -> tuple[str, ...]:
     """The words of a command line that set something other than the task, the seed and places."""
-    words = shlex.split(command)[3:]
-    return tuple(sorted(word for word in words if word.lstrip("+").split("=")[0] not in UNTOLD))
+    words = (word.lstrip("+") for word in shlex.split(command)[3:])
+    return tuple(sorted(word for word in words if word.split("=")[0] not in UNTOLD and not word.startswith("hydra.")))
 
 
 def summarize(key: Key, groups: Mapping[Key, list[Measured]]) -> Row:

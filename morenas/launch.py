@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from morenas.errors import InputError, suggest
 from morenas.rundir import RunDirectory, Saved
 from morenas.schema import FinetuneRunConfig, RunConfig, SearchRunConfig
+from morenas.usage import choices, print_usage
 
 Execute = Callable[[Any, RunDirectory], float]
 
@@ -42,7 +43,9 @@ def launch(command: str, schema: type[RunConfig], execute: Execute) -> None:
     # Hydra then raises its errors, so that they can be told in one message and with the right exit status.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        if (directory := _resumed_directory(sys.argv[1:])) is not None:
+        if "--help" in sys.argv[1:] or "-h" in sys.argv[1:]:
+            print_usage(command, Path(config_directory()), sys.argv[1:])
+        elif (directory := _resumed_directory(sys.argv[1:])) is not None:
             _resume(command, schema, execute, directory)
         else:
             _start(command, schema, execute)
@@ -158,8 +161,8 @@ def _explain(error: Exception, schema: type[RunConfig]) -> str:
         # A group may be given as a path, and so may a choice: task/glue=rte is task=glue/rte.
         written = (word.lstrip("+").split("=", 1) for word in sys.argv[1:] if "=" in word)
         group, name = next((pair for pair in written if "/".join(pair) == "/".join(match.groups())), match.groups())
-        choices = _group_choices(group)
-        return f"{group}={name}: there is no such choice{suggest(name, choices)}. Choose from {', '.join(choices)}."
+        known = _group_choices(group)
+        return f"{group}={name}: there is no such choice{suggest(name, known)}. Choose from {', '.join(known)}."
     if match := re.match(r"Could not override '(.+?)'", first):
         return f"{match[1]}: there is no such key{suggest(match[1], known_keys(schema))}. {' '.join(rest)}".rstrip()
     return " ".join([first, *rest])
@@ -185,8 +188,7 @@ def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
 
 def _group_choices(group: str) -> list[str]:
     folder = Path(config_directory()) / group
-    root = folder if folder.is_dir() else Path(config_directory()) / group.split("/")[0]
-    return sorted(str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml"))
+    return choices(folder if folder.is_dir() else Path(config_directory()) / group.split("/")[0])
 
 
 def _task_slug(*_: str, _root_: DictConfig) -> str:

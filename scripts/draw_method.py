@@ -38,9 +38,9 @@ def main() -> None:
 def draw() -> Figure:
     """Two rows: the adapter as matrices, the search as steps."""
     figure = Figure(figsize=(9.6, 4.6), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[2.4, 1])
-    draw_adapter(top.subplots(1, 4, width_ratios=[1.5, 0.7, 1.5, 1.5]))
-    draw_steps(bottom.subplots())
+    rows = figure.add_gridspec(2, 1, height_ratios=[2.4, 1])
+    draw_adapter(figure.add_subfigure(rows[0]).subplots(1, 4, width_ratios=[1.5, 0.7, 1.5, 1.5]))
+    draw_steps(figure.add_subfigure(rows[1]).subplots())
     return figure
 
 

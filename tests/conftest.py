@@ -46,9 +46,16 @@ def _wandb_in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
+def reporting_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
     """Runs a command of the package in this process: ``command("search", "+task=demo", ...)``."""
     return CommandLine(monkeypatch, capfd)
+
+
+@pytest.fixture
+def command(reporting_command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    """The same without report.html: drawing it takes longer than a tiny run."""
+    monkeypatch.setattr("morenas.pipeline.write_report", lambda directory: None)
+    return reporting_command
 
 
 @pytest.fixture(scope="session")

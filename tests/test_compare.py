@@ -112,5 +112,5 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_seed_task_and_places_are_no_settings() -> None:
-    command = "python -m morenas.search +task=demo seed=3 task.data_dir=d space=attention device=cpu"
+    command = "python -m morenas.search +task=demo seed=3 task.data_dir=d space=attention device=cpu hydra.run.dir=d"
     assert settings_of(command) == ("space=attention",)

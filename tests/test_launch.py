@@ -74,9 +74,8 @@ def test_without_a_hub_the_default_says_so_and_names_both_ways_out(tmp_path: Pat
 
 
 def test_a_sweep_runs_every_job_and_shares_a_group(
-    command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("morenas.pipeline.write_report", lambda path: None)
     words = [word for word in SEARCH_WORDS if not word.startswith("space.ranks")]
     sweep = ["space.ranks=[0,1],[0,1,2]", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     done = command("search", "-m", *task_words(tiny_task, tiny_model), *words, *sweep)
@@ -89,9 +88,8 @@ def test_a_sweep_runs_every_job_and_shares_a_group(
 
 
 def test_a_failed_job_of_a_sweep_lets_its_siblings_run(
-    command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("morenas.pipeline.write_report", lambda path: None)
     words = [word for word in task_words(tiny_task, tiny_model) if not word.startswith("task.text_columns")]
     sweep = ["task.text_columns=[txt],[text]", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     done = command("search", "-m", *words, *SEARCH_WORDS, *sweep)

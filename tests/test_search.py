@@ -16,15 +16,8 @@ from tiny_models import WORDS
 from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from morenas import pipeline
 from morenas.documents import validate
 from morenas.space import Architecture
-
-
-@pytest.fixture
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than a tiny search."""
-    monkeypatch.setattr(pipeline, "write_report", lambda path: None)
 
 
 @pytest.fixture
@@ -32,8 +25,10 @@ def words(tiny_task: Path, tiny_model: Path, tmp_path: Path) -> list[str]:
     return [*task_words(tiny_task, tiny_model, tmp_path / "run"), *SEARCH_WORDS]
 
 
-def test_leaves_what_the_output_contract_names(command: CommandLine, words: list[str], tmp_path: Path) -> None:
-    done = command("search", *words, "compare=lora")
+def test_leaves_what_the_output_contract_names(
+    reporting_command: CommandLine, words: list[str], tmp_path: Path
+) -> None:
+    done = reporting_command("search", *words, "compare=lora")
     assert done.status == 0, done.err
     directory = tmp_path / "run"
     architecture, results = read(directory / "architecture.json"), read(directory / "results.json")
@@ -60,15 +55,14 @@ def test_leaves_what_the_output_contract_names(command: CommandLine, words: list
     assert not re.findall(r"""(?:src|href)=["']https?:""", (directory / "report.html").read_text())
 
 
-def test_prints_phases_table_and_places(command: CommandLine, words: list[str], tmp_path: Path) -> None:
-    done = command("search", *words, "compare=lora")
+def test_prints_phases_table_and_places(reporting_command: CommandLine, words: list[str], tmp_path: Path) -> None:
+    done = reporting_command("search", *words, "compare=lora")
     assert "at most" in done.out and "search: done" in done.out and "finetune: done" in done.out
     for said in ("MoRe, found", "LoRA", "accuracy", "of the", "adapter", str(tmp_path / "run" / "results.json")):
         assert said in done.out
     assert "Traceback" not in done.err
 
 
-@pytest.mark.usefixtures("no_report")
 def test_the_saved_adapter_gives_the_measured_predictions(
     command: CommandLine, words: list[str], tiny_task: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -85,7 +79,6 @@ def test_the_saved_adapter_gives_the_measured_predictions(
     assert accuracy == pytest.approx(read(directory / "results.json")["methods"][0]["metrics"]["test"]["accuracy"])
 
 
-@pytest.mark.usefixtures("no_report")
 def test_the_same_command_gives_the_same_run(
     command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -98,7 +91,6 @@ def test_the_same_command_gives_the_same_run(
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-@pytest.mark.usefixtures("no_report")
 def test_a_finetune_repeats_the_found_architecture(
     command: CommandLine, words: list[str], tiny_task: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -110,7 +102,6 @@ def test_a_finetune_repeats_the_found_architecture(
     assert results["methods"][0]["adapter_params"] == Architecture.from_json(found).num_parameters()
 
 
-@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize(
     "extra",
     [
@@ -134,7 +125,6 @@ def test_every_choice_runs_and_keeps_the_budget(
     assert results["methods"][0]["adapter_params"] <= results["budget"]["params"]
 
 
-@pytest.mark.usefixtures("no_report")
 def test_regression_is_searched_too(command: CommandLine, tiny_model: Path, tmp_path: Path) -> None:
     rng = random.Random(0)
     for split, count in (("train", 120), ("test", 30)):

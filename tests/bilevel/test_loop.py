@@ -151,6 +151,6 @@ def test_learning_rate_rises_then_falls_to_zero_and_progress_covers_the_unit_int
     schedule = Schedule(100, warmup=20, every=2, ramp=0.1)
     factors = [schedule.lower_factor(step) for step in range(100)]
     assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
-    assert all(later <= earlier for earlier, later in itertools.pairwise(factors))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(factors[9:]))
     assert factors[-1] < 1e-3
     assert [schedule.progress(step) for step in (0, 20, 99)] == [0.0, 0.0, 1.0]
