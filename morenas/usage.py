@@ -28,9 +28,6 @@ HIDDEN = {
     "search": ("method",),
     "finetune": ("space", "budget", "relaxation", "hypergradient", "selection", "experiment"),
 }
-    "search": ("method",),
-    "finetune": ("space", "budget", "relaxation", "hypergradient", "selection", "experiment"),
-}
 """Groups that a command has no use for."""
 
 
