@@ -23,7 +23,7 @@ from morenas.bilevel import (
     hold_budget,
 )
 from morenas.checkpoint import load_tensors, save_tensors
-from morenas.errors import InputError
+from morenas.errors import InputError, RunError
 from morenas.seeds import derive
 from morenas.selection import SELECTIONS
 from morenas.space import Choice, SearchSpace
@@ -154,7 +154,7 @@ def search_architecture(
         observer: Told of every weight step, with metrics of the ``search/`` family.
     Raises:
         InputError: If a loss is not finite, or the checkpoint is not whole or of another search.
-        RuntimeError: If no logit moved: the search did nothing.
+        RunError: If no logit moved: the search did nothing.
     """
     with _prepared(model, space, settings, head) as (supernet, head_weights):
         search = _Search(model, supernet, head_weights, train_batches, val_batches, space, budget, settings, loss)
@@ -300,9 +300,7 @@ class _Search:
 
     def outcome(self) -> SearchOutcome:
         if not bool((self.logits.detach().abs() > 1e-8).any()):
-            raise RuntimeError(
-                "The search moved no architecture logit: the loss does not depend on the searched modules."
-            )
+            raise RunError("The search moved no architecture logit: the loss does not depend on the searched modules.")
         scores = self.logits.detach().masked_fill(self.forbidden, -torch.inf)
         picks = SELECTIONS[self.settings.selection](scores, self.costs, self.budget)
         shapes = self.space.shapes(picks)

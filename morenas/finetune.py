@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from morenas.errors import InputError
 from morenas.launch import launch
 from morenas.rundir import RunDirectory
-from morenas.schema import FinetuneRunConfig, MethodName
+from morenas.schema import FinetuneRunConfig, MethodConfig, MethodName
 from morenas.search import probe_hub
 
 if TYPE_CHECKING:
@@ -25,11 +25,14 @@ PARAMETERS = {
     MethodName.full: (),
     MethodName.head: (),
 }
+TARGETS = ("target_modules", "exclude_modules")
+ADAPT = set(MethodName) - {MethodName.more, MethodName.full, MethodName.head}  # an architecture brings its own targets
 
 
 def execute(config: FinetuneRunConfig, directory: RunDirectory) -> float:
     """Fine-tune by the chosen method; return the main metric on the select split."""
     check_architecture_is_named(config)
+    check_parameters_belong(config)
     probe_hub(config)
     from morenas.pipeline import pipeline
 
@@ -56,6 +59,20 @@ def check_architecture_is_named(config: FinetuneRunConfig) -> None:
         raise InputError(
             f"architecture={config.architecture} goes with method=more, not with method={config.method.name.value}."
         )
+
+
+def check_parameters_belong(config: FinetuneRunConfig) -> None:
+    """A parameter of another method would be ignored without a word.
+
+    Raises:
+        InputError: Naming it, and what the method takes.
+    """
+    name, defaults = config.method.name, MethodConfig()
+    taken = {"name", *PARAMETERS[name]} | (set(TARGETS) if name in ADAPT else set())
+    for key, value in vars(config.method).items():
+        if key not in taken and value != getattr(defaults, key):
+            takes = ", ".join(f"method.{key}" for key in sorted(taken - {"name"})) or "no parameters"
+            raise InputError(f"method.{key}={value}: method={name.value} has no use for it; it takes {takes}.")
 
 
 def parameters(config: FinetuneRunConfig) -> dict[str, Any]:

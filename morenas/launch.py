@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from morenas.errors import InputError, suggest
+from morenas.errors import InputError, RunError, suggest
 from morenas.rundir import RunDirectory, Saved
 from morenas.schema import FinetuneRunConfig, RunConfig, SearchRunConfig
 from morenas.usage import choices, print_usage
@@ -53,8 +53,8 @@ def launch(command: str, schema: type[RunConfig], execute: Execute) -> None:
         _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(_explain(error, schema))
-    except KeyboardInterrupt:
-        sys.exit("\nInterrupted. Go on with the resume= line printed at the start of the run.")
+    except RunError as error:
+        sys.exit(f"morenas: failed: {error}")
 
 
 def register_schemas() -> None:
@@ -105,7 +105,7 @@ def _start(command: str, schema: type[RunConfig], execute: Execute) -> None:
             if settings.mode == RunMode.MULTIRUN and config.tracking.wandb.group is None:
                 config.tracking.wandb.group = Path(settings.sweep.dir).name
             directory.begin(command, config, list(settings.overrides.task))
-            return execute(config, directory)
+            return _execute(command, execute, config, directory)
         except (InputError, OmegaConfBaseException) as error:
             directory.discard_if_idle()
             if settings.mode == RunMode.RUN:
@@ -132,7 +132,20 @@ def _resume(command: str, schema: type[RunConfig], execute: Execute, path: Path)
             "new run."
         )
     saved: Saved = RunDirectory(path).saved(command)
-    execute(to_config(OmegaConf.create(saved.config), schema), RunDirectory(path))
+    _execute(command, execute, to_config(OmegaConf.create(saved.config), schema), RunDirectory(path))
+
+
+def _execute(command: str, execute: Execute, config: RunConfig, directory: RunDirectory) -> float:
+    """Do the work; if it is cut off, say how to go on."""
+    try:
+        return execute(config, directory)
+    except KeyboardInterrupt:
+        sys.exit(f"\nInterrupted. Go on with: python -m morenas.{command} resume={directory.path}")
+    except (InputError, RunError):
+        raise
+    except Exception:
+        print(f"\nOnce mended, go on with: python -m morenas.{command} resume={directory.path}", file=sys.stderr)
+        raise
 
 
 def _resumed_directory(words: Sequence[str]) -> Path | None:

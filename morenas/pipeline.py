@@ -278,6 +278,7 @@ def summary(results: dict[str, Any]) -> dict[str, Any]:
         "metric": ours["metrics"][results["split"]][results["metric"]],
         "adapter_params": ours["adapter_params"],
         "params_fraction": ours["params_fraction"],
+        "seconds": sum(seconds.values()),
         **seconds,
     }
 

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from peft import get_peft_model
 from tiny_adapters import logits
-from tiny_models import tiny_batch, tiny_classifier
+from tiny_models import FAMILIES, tiny_batch, tiny_classifier
 from torch import Tensor, nn
 
 from morenas import search_architecture
+from morenas.adapters import MoReConfig, set_factors
 from morenas.api import SearchOutcome, SearchSettings
-from morenas.errors import InputError
+from morenas.errors import InputError, RunError
 from morenas.models import target_linears
 from morenas.models.load import find_head
 from morenas.monarch import num_parameters
@@ -54,6 +56,19 @@ def test_it_gives_the_model_back_as_it_came() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert [parameter.requires_grad for parameter in model.parameters()] == required
     assert model.training
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_searched_and_adapted(family: str) -> None:
+    model = tiny_classifier(family)
+    outcome = search(model, budget=400)
+    assert outcome.shapes and (outcome.logits != 0).any()
+    architecture = {name: {"nblocks": n, "blk_r": r} for name, (n, r) in outcome.shapes.items()}
+    adapter = get_peft_model(model, MoReConfig(architecture=architecture))
+    expected = logits(adapter)
+    set_factors(adapter, outcome.factors)
+    assert not torch.equal(logits(adapter), expected)
+    assert sum(p.numel() for name, p in adapter.named_parameters() if "morenas_" in name) == outcome.params
 
 
 def test_an_interrupted_search_gives_the_model_back_too() -> None:
@@ -136,7 +151,7 @@ def test_a_search_that_moves_no_logit_says_so() -> None:
     def constant(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         return 0.0 * model(**batch).loss
 
-    with pytest.raises(RuntimeError, match="moved no architecture logit"):
+    with pytest.raises(RunError, match="moved no architecture logit"):
         search(tiny_classifier(), loss=constant)
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words
 
+from morenas.errors import RunError
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -96,3 +98,38 @@ def test_a_failed_job_of_a_sweep_lets_its_siblings_run(
     assert done.status == 2
     assert "there is no column 'txt'" in done.err and "Traceback" not in done.err
     assert len(list((tmp_path / "sweep").glob("*/results.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (KeyboardInterrupt(), 1, "Interrupted. Go on with: python -m morenas.search resume="),
+        (RunError("nothing moved"), 1, "morenas: failed: nothing moved"),
+        (OSError("disk full"), None, "Once mended, go on with: python -m morenas.search resume="),
+    ],
+    ids=repr,
+)
+def test_work_that_is_cut_off_says_how_to_go_on(
+    command: CommandLine,
+    tiny_task: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    error: BaseException,
+    status: int | None,
+    said: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("morenas.api.search_architecture", fail)
+    words = [*task_words(tiny_task, tiny_model, tmp_path / "run"), *SEARCH_WORDS]
+    if status is None:
+        with pytest.raises(type(error)):
+            command("search", *words)
+        assert said in capfd.readouterr().err
+    else:
+        done = command("search", *words)
+        assert done.status == status and said in done.err
+    assert (tmp_path / "run" / ".hydra" / "run.json").exists()

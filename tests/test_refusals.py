@@ -219,7 +219,16 @@ def test_an_architecture_that_does_not_fit(
 
 
 @pytest.mark.parametrize(
-    "extra", [[], ["method=lora", "architecture=a.json"], ["method=lorra"], ["method=lora", "method.rank=0"]]
+    "extra",
+    [
+        [],
+        ["method=lora", "architecture=a.json"],
+        ["method=lorra"],
+        ["method=lora", "method.rank=0"],
+        ["method=lora", "method.block_size=2"],
+        ["method=head", "method.rank=4"],
+        ["method=full", "method.target_modules=[query]"],
+    ],
 )
 def test_a_method_that_does_not_fit(
     command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path, extra: list[str]

@@ -135,3 +135,19 @@ def test_regression_is_searched_too(command: CommandLine, tiny_model: Path, tmp_
     done = command("search", *words, "task.kind=regression", "task.metrics=[pearson,spearman]")
     assert done.status == 0, done.err
     assert read(tmp_path / "run" / "results.json")["methods"][0]["metrics"]["test"].keys() == {"pearson", "spearman"}
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("model", ["all-MiniLM-L6-v2-fp16", "stories260K", "babyllama-tok105"])
+def test_real_weights_and_real_data_go_through(
+    command: CommandLine, real_data: Path, real_models: Path, tmp_path: Path, model: str
+) -> None:
+    words = ["+task=glue/rte", f"task.data_dir={real_data / 'glue'}", "task.max_examples=80", "task.max_length=32"]
+    if not (real_models / model).is_dir():
+        pytest.skip(f"no real model {model}")
+    words += ["model=local", f"model.name_or_path={real_models / model}", "search.steps=4", "training.max_steps=3"]
+    done = command("search", *words, "tracking=local", "device=cpu", "threads=1", f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.status == 0, done.err
+    results = read(tmp_path / "run" / "results.json")
+    assert 0 < results["methods"][0]["adapter_params"] <= results["budget"]["params"]
+    assert results["data"]["sizes"]["test"] == 277

@@ -46,6 +46,8 @@ def run(command: str) -> int:
     try:
         launch(command, getattr(module, schema), module.execute)
     except SystemExit as stop:
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
         return stop.code if isinstance(stop.code, int) else 1
     return 0
 
