@@ -11,9 +11,8 @@ from morenas.monarch.link import Link, link_permutation
 from morenas.monarch.shapes import check_blocks
 
 # Up to this rank N * r one dense low-rank product is quicker than two batched ones, whose small blocks and transposes
-# cost more than the zeros they spare. Forward and backward, 1 024 tokens, 384 to 1 536 features, one thread: a third
-# to a half of the time at N * r <= 16, break-even near 128.
-LOW_RANK_LIMIT = 64
+# cost more than the zeros they spare; `python scripts/bench_product.py` shows where the two cross.
+LOW_RANK_LIMIT = 32
 
 
 def multiply(x: Tensor, first: Tensor, second: Tensor, link: Link, out_features: int) -> Tensor:
