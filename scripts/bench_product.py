@@ -2,8 +2,8 @@
 
     python scripts/bench_product.py
 
-Prints, per layer and shape, the median over pairs of the time of forward and backward, divided by the LoRA's. It is what
-``LOW_RANK_LIMIT`` in ``morenas/monarch/multiply.py`` was read off.
+Prints, per layer and shape, the median over pairs of the time of forward and backward, divided by the LoRA's.
+``LOW_RANK_LIMIT`` in ``morenas/monarch/multiply.py`` was read off it.
 """
 
 from __future__ import annotations
