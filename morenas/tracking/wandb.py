@@ -94,7 +94,9 @@ class WandbTracker:
     def artifact(self, path: Path, kind: str) -> None:
         """Log a folder as an artifact."""
         artifact = wandb.Artifact(f"{kind}-{self.run.id}", type=kind)
-        artifact.add_dir(str(path))
+        for file in sorted(path.rglob("*")):  # add_dir prints a line of its own
+            if file.is_file():
+                artifact.add_file(str(file), name=str(file.relative_to(path)))
         self.run.log_artifact(artifact)
 
     def close(self, failed: bool) -> None:
