@@ -82,7 +82,8 @@ def test_another_version_is_told_from_a_broken_file(tmp_path: Path) -> None:
 
 
 def test_versions_name_what_results_depend_on() -> None:
-    assert versions()["torch"] == torch.__version__ and versions()["morenas"]
+    found = versions()
+    assert found["morenas"] and torch.__version__.startswith(found["torch"] or "?")
 
 
 def test_a_phase_adds_up_over_interruptions(tmp_path: Path) -> None:
