@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Search, final fine-tune, equal-parameter LoRA and LoRA r = 32 on RTE (three seeds) and MRPC (one), from local files:
+# Search, final fine-tune, equal-parameter LoRA and LoRA r = 32 on RTE (three seeds) and MRPC (one), from local files,
+# then controls on MRPC: other learning rates for LoRA, and the found architecture without what the search had trained.
 #
 #     GLUE=<folder of GLUE files> MINILM=<folder of all-MiniLM-L6-v2> bash experiments/glue_minilm/run.sh <output folder>
 #
@@ -26,3 +27,12 @@ pair rte 3 0
 pair mrpc 2 0
 pair rte 3 1
 pair rte 3 2
+
+control() {
+    run finetune mrpc 2 0 "$@"
+}
+
+control lora32-lr1e-3 method=lora method.rank=32 training.learning_rate=1e-3
+control fresh architecture="$out/mrpc/found-seed0/architecture.json" training.learning_rate=2e-3
+control lora32-lr2e-3 method=lora method.rank=32 training.learning_rate=2e-3
+control lora2-lr2e-3 method=lora method.rank=2 training.learning_rate=2e-3
