@@ -88,9 +88,7 @@ class TaskConfig:
     hub_path: str | None = None  # data set on the Hugging Face hub
     hub_name: str | None = None  # its configuration
     train_split: str = "train"
-    test_splits: dict[str, str] = field(
-        default_factory=lambda: {"test": "test"}
-    )  # name in the results: split on the hub
+    test_splits: dict[str, str] | None = None  # name in the results: split on the hub; null: test
     data_dir: str | None = None  # folder of jsonl, json, csv, tsv or parquet files, read in place of the hub
     train_file: str | None = None  # file in data_dir; null: train.*
     test_files: dict[str, str] | None = None  # name in the results: file in data_dir; null: validation.*, else test.*

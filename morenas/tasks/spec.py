@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from morenas.errors import InputError
 from morenas.hub import Need
@@ -23,7 +23,7 @@ class TaskSpec:
         label_names: In label order; None to take them from the data.
         metrics: Names of ``morenas.tasks.metrics``; the first is maximized.
         source: "hub", "files" or "demo"; ``data_dir`` given, files are read whatever this says.
-        test_splits: Name in the results to split on the hub.
+        test_splits: Name in the results to split on the hub; None for ``test``.
         train_file: File in ``data_dir``; None for ``train.*``.
         test_files: Name in the results to file in ``data_dir``; None for ``validation*.*``, else ``test*.*``.
         search_val: Fraction of the train split that the architecture is trained on.
@@ -42,7 +42,7 @@ class TaskSpec:
     hub_path: str | None = None
     hub_name: str | None = None
     train_split: str = "train"
-    test_splits: Mapping[str, str] = field(default_factory=lambda: {"test": "test"})
+    test_splits: Mapping[str, str] | None = None
     data_dir: str | None = None
     train_file: str | None = None
     test_files: Mapping[str, str] | None = None

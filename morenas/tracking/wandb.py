@@ -8,6 +8,7 @@ import os
 import socket
 import uuid
 from collections.abc import Mapping
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
@@ -19,6 +20,7 @@ from PIL import Image
 from morenas.files import write_text
 from morenas.tracking.figures import architecture_figure
 
+FIRST_HOST = "api.wandb.ai"  # keys kept under this name open the public server whatever its name is now
 PROBE_SECONDS = 3.0
 INIT_SECONDS = 20.0
 
@@ -126,8 +128,8 @@ def choose_mode(mode: str) -> Literal["online", "offline"]:
     """
     if mode == "offline" or os.environ.get("WANDB_MODE") == "offline":
         return "offline"
-    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-    if mode == "auto" and not _has_login():
+    url = wandb.setup().settings.base_url
+    if mode == "auto" and not _has_login(url):
         return "offline"
     if _answers(url):
         return "online"
@@ -137,11 +139,19 @@ def choose_mode(mode: str) -> Literal["online", "offline"]:
     return "offline"
 
 
-def _has_login() -> bool:
+def _has_login(url: str) -> bool:
+    """Whether a key for the server is configured; ``wandb.Api()`` and ``wandb.login()`` would ask for one."""
+    settings = wandb.setup().settings
+    if settings.api_key or settings.identity_token_file:
+        return True
+    home = Path.home()
+    path = Path(os.environ.get("NETRC") or (home / ".netrc" if (home / ".netrc").exists() else home / "_netrc"))
     try:
-        return bool(wandb.Api().api_key) if os.environ.get("WANDB_API_KEY") is None else True
-    except Exception:  # no key and no terminal raises one of several types
+        keys = netrc(path.expanduser())
+    except (OSError, NetrcParseError):
         return False
+    hosts = [urlparse(url).netloc] + [FIRST_HOST] * (url == wandb.Settings().base_url)
+    return any(keys.authenticators(host) for host in hosts)
 
 
 def _answers(url: str) -> bool:

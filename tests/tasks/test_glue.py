@@ -80,10 +80,7 @@ def test_every_task_is_scored_by_its_official_metrics(name: str, tmp_path: Path)
     assert task.metrics(logits, labels) == {metric: pytest.approx(expected[metric]()) for metric in METRICS[name]}
 
 
-MERGED = pytest.mark.xfail(strict=True, reason="the schema's default test split 'test' stays beside mnli's two")
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=MERGED if name == "mnli" else ()) for name in METRICS])
+@pytest.mark.parametrize("name", METRICS)
 def test_the_test_set_is_the_public_validation_split(name: str) -> None:
     spec = glue(name)
     assert spec.source == "hub" and (spec.hub_path, spec.hub_name) == ("nyu-mll/glue", name)
@@ -92,7 +89,7 @@ def test_the_test_set_is_the_public_validation_split(name: str) -> None:
         if name == "mnli"
         else {"test": "validation"}
     )
-    assert dict(spec.test_splits) == expected and spec.train_split == "train"
+    assert spec.test_splits == expected and spec.train_split == "train"
 
 
 def test_mnli_has_two_test_sets_from_files_too(tmp_path: Path) -> None:

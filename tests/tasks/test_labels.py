@@ -20,7 +20,8 @@ def task(folder: Path, labels: list[Any], test: list[Any] | None = None, **value
     for split, given, count in (("train", labels, 60), ("test", test or labels, 12)):
         rows = [{"text": f"{split} {index}", "label": given[index % len(given)]} for index in range(count)]
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return load_task(TaskSpec("task", ("text",), values.pop("metrics", ("accuracy",)), data_dir=str(folder), **values), 0)
+    metrics = values.pop("metrics", ("accuracy",))
+    return load_task(TaskSpec("task", ("text",), metrics, data_dir=str(folder), **values), seed=0)
 
 
 def score(folder: Path, labels: list[Any], test: list[Any] | None = None) -> Task:

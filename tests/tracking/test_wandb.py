@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 from morenas.space import Architecture, ModuleShape
 from morenas.tracking.trackers import Trackers, build_trackers
+from morenas.tracking.wandb import choose_mode
 
 ARCHITECTURE = Architecture(
     "tiny",
@@ -26,7 +28,14 @@ ARCHITECTURE = Architecture(
 
 
 def build(directory: Path, mode: str) -> Trackers:
-    run = {"name": "a run", "config": {"seed": 41}, "project": "tests", "entity": None, "group": None, "tags": []}
+    run: dict[str, Any] = {
+        "name": "a run",
+        "config": {"seed": 41},
+        "project": "tests",
+        "entity": None,
+        "group": None,
+        "tags": [],
+    }
     return build_trackers(directory, mode, job_type="search", **run)
 
 
@@ -37,12 +46,15 @@ def written(directory: Path) -> bytes:
 
 
 @pytest.fixture
-def no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for name in ("WANDB_MODE", "WANDB_API_KEY", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", os.devnull)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("HOME", str(tmp_path))
+    wandb.teardown()  # it reads the environment once
+    yield
+    wandb.teardown()
 
 
 def test_the_record_holds_metrics_summary_config_and_artifacts(tmp_path: Path) -> None:
@@ -121,15 +133,30 @@ def test_online_that_does_not_answer_is_said_once_and_the_run_goes_on(
 
 
 @pytest.mark.usefixtures("no_login")
-@pytest.mark.xfail(strict=True, reason="wandb.Api() asks for an account where there is a terminal")
+@pytest.mark.parametrize(("machine", "login"), [("127.0.0.1:9", True), ("api.wandb.ai", False)])
+def test_auto_is_online_with_a_key_for_this_server_only(
+    machine: str, login: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "netrc").write_text(f"machine {machine} login user password {'k' * 40}\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert choose_mode("auto") == "offline"
+    assert ("http://127.0.0.1:9 does not answer" in capsys.readouterr().out) == login
+    monkeypatch.setattr("morenas.tracking.wandb._answers", lambda url: True)
+    assert choose_mode("auto") == ("online" if login else "offline")
+
+
+@pytest.mark.usefixtures("no_login")
 def test_auto_asks_no_question_on_a_terminal() -> None:
     ours, theirs = pty.openpty()
     code = "from morenas.tracking.wandb import choose_mode; assert choose_mode('auto') == 'offline'"
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_SILENT"}
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    )
     try:
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=30) == 0
     finally:
         process.kill()
         process.wait()
-        os.close(ours), os.close(theirs)
+        os.close(ours)
+        os.close(theirs)

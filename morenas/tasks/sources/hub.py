@@ -36,7 +36,7 @@ def read_hub(spec: TaskSpec) -> Raw:
             )
         return Table(f"{called} {split}", loaded[split].to_list())
 
-    tests = {name: table(split) for name, split in spec.test_splits.items()}
+    tests = {name: table(split) for name, split in (spec.test_splits or {"test": "test"}).items()}
     fingerprints = {name: getattr(loaded[name], "_fingerprint", None) for name in loaded}
     provenance = {"source": "hub", "path": spec.hub_path, "name": spec.hub_name, "fingerprints": fingerprints}
     return Raw(table(spec.train_split), tests, provenance)
