@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Search, final fine-tune, equal-parameter LoRA and LoRA r = 32 on RTE (three seeds) and MRPC (one), from local files,
-# then controls on MRPC: other learning rates for LoRA, and the found architecture without what the search had trained.
+# then controls on MRPC: the found architecture without what the search had trained, and other learning rates for LoRA.
 #
 #     GLUE=<folder of GLUE files> MINILM=<folder of all-MiniLM-L6-v2> bash experiments/glue_minilm/run.sh <output folder>
 #
-# A run that is there already is left alone, so an interrupted series is taken up by the same command.
+# One thread a run; WORKERS=2 keeps two runs going at a time. A run that is there already is left alone, so an
+# interrupted series is taken up by the same command.
 set -euo pipefail
 out=$1
+workers=${WORKERS:-1}
 
 run() {
     local command=$1 task=$2 epochs=$3 seed=$4 name=$5
@@ -18,21 +20,29 @@ run() {
         tracking=local device=cpu threads=1 hydra.run.dir="$out/$task/$name-seed$seed" "$@"
 }
 
+# Begin a job once fewer than $workers are running.
+job() {
+    while [ "$(jobs -rp | wc -l)" -ge "$workers" ]; do wait -n; done
+    "$@" &
+}
+
 pair() {
     run search "$@" found training.learning_rate=2e-3 compare=lora comparison.learning_rate=1e-3
     run finetune "$@" lora32 method=lora method.rank=32 training.learning_rate=5e-4
 }
 
-pair rte 3 0
-pair mrpc 2 0
-pair rte 3 1
-pair rte 3 2
-
 control() {
     run finetune mrpc 2 0 "$@"
 }
 
-control lora32-lr1e-3 method=lora method.rank=32 training.learning_rate=1e-3
-control fresh architecture="$out/mrpc/found-seed0/architecture.json" training.learning_rate=2e-3
-control lora32-lr2e-3 method=lora method.rank=32 training.learning_rate=2e-3
-control lora2-lr2e-3 method=lora method.rank=2 training.learning_rate=2e-3
+job pair mrpc 2 0
+job pair rte 3 0
+job pair rte 3 1
+job pair rte 3 2
+wait
+
+job control fresh architecture="$out/mrpc/found-seed0/architecture.json" training.learning_rate=2e-3
+job control lora32-lr1e-3 method=lora method.rank=32 training.learning_rate=1e-3
+job control lora2-lr2e-3 method=lora method.rank=2 training.learning_rate=2e-3
+job control lora32-lr2e-3 method=lora method.rank=32 training.learning_rate=2e-3
+wait
