@@ -36,9 +36,9 @@ control() {
 }
 
 job pair mrpc 2 0
-job pair rte 3 0
-job pair rte 3 1
-job pair rte 3 2
+job pair rte 5 0
+job pair rte 5 1
+job pair rte 5 2
 wait
 
 job control fresh architecture="$out/mrpc/found-seed0/architecture.json" training.learning_rate=2e-3
