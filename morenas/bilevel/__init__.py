@@ -3,7 +3,7 @@
 from morenas.bilevel.budget import expected_cost, hold_budget
 from morenas.bilevel.hypergradients import HYPERGRADIENTS, Hypergradient
 from morenas.bilevel.loop import BilevelLoop, Schedule, StepReport
-from morenas.bilevel.problem import BilevelProblem, Level, NonFiniteLoss
+from morenas.bilevel.problem import BilevelProblem, Level, NonFiniteLoss, Step
 
 __all__ = [
     "HYPERGRADIENTS",
@@ -13,6 +13,7 @@ __all__ = [
     "Level",
     "NonFiniteLoss",
     "Schedule",
+    "Step",
     "StepReport",
     "expected_cost",
     "hold_budget",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from morenas.bilevel.hypergradients import Hypergradient
-from morenas.bilevel.problem import BilevelProblem
+from morenas.bilevel.problem import BilevelProblem, Step
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ class BilevelLoop:
             after_step(report)
 
     def _upper_step(self) -> float:
-        number = self.schedule.upper_number(self.step)
-        loss, grads = self.hypergradient(self.problem, number)
+        step = Step(self.schedule.upper_number(self.step), self.step)
+        loss, grads = self.hypergradient(self.problem, step)
         for tensor, grad in zip(self.problem.arch, grads, strict=True):
             tensor.grad = grad
         self._apply("upper")

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Step(NamedTuple):
+    """Where a loop stands: the number of an upper step, and that of the lower step it precedes."""
+
+    upper: int
+    lower: int
 
 
 class NonFiniteLoss(ArithmeticError):

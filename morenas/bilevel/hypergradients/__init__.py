@@ -8,13 +8,13 @@ from torch import Tensor
 
 from morenas.bilevel.hypergradients.first_order import first_order
 from morenas.bilevel.hypergradients.single_level import single_level
-from morenas.bilevel.problem import BilevelProblem
+from morenas.bilevel.problem import BilevelProblem, Step
 
 
 class Hypergradient(Protocol):
     """Estimates the gradient of the upper objective with respect to the architecture."""
 
-    def __call__(self, problem: BilevelProblem, step: int) -> tuple[Tensor, list[Tensor]]:
+    def __call__(self, problem: BilevelProblem, step: Step) -> tuple[Tensor, list[Tensor]]:
         """Return the upper loss and one gradient per tensor of ``problem.arch``; leaves every parameter unchanged."""
         ...
 
