@@ -165,6 +165,7 @@ class TrainingConfig:
     scheduler: str = "cosine"  # a schedule of transformers
     max_grad_norm: float = 1.0
     evals: int = 3  # evaluations on the select split over the run; the best is kept
+    checkpoint_every: int = 200  # optimizer steps; one is kept at each evaluation too
     bf16: bool = False  # autocast; for GPUs, and processors with AVX512-bf16 or AMX
     init: Init = Init.inherit  # of the final adapter: from the supernet, or fresh
 

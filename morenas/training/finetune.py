@@ -90,7 +90,8 @@ def finetune(
 ) -> FinetuneResult:
     """Train what ``attach`` marked and leave the model with the weights that were best on ``select``.
 
-    Checkpoints go to ``directory`` at every evaluation; the best and the last are kept. Called again with the
+    Checkpoints go to ``directory`` at every evaluation and every ``settings.checkpoint_every`` steps; the best and
+    the last are kept. Called again with the
     same arguments after a kill, it goes on from the last one, and on a CPU ends with the same weights, bit
     for bit; called again after its end, it restores the best weights and returns the same result. The folder
     is the caller's to remove.
@@ -158,12 +159,11 @@ class _Run(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Tell the observer; evaluate and ask for a checkpoint where it is time."""
-        step, metrics = state.global_step, None
+        step = state.global_step
+        control.should_save = step in self.eval_steps or step % self.settings.checkpoint_every == 0
+        metrics = self._log(step) if control.should_save or step % LOG_EVERY == 0 else None
         if step in self.eval_steps:
-            metrics = self._log(step) | self._evaluate(step)
-            control.should_save = True
-        elif step % LOG_EVERY == 0:
-            metrics = self._log(step)
+            metrics = {**(metrics or {}), **self._evaluate(step)}
         self.observer.step(self.phase, step, metrics)
 
     def _log(self, step: int) -> dict[str, float]:
@@ -188,10 +188,15 @@ class _Run(TrainerCallback):
         metric = self.data.metric
         return max(self.history, key=lambda entry: -math.inf if math.isnan(entry[metric]) else entry[metric])
 
+    def _best_step(self) -> list[int]:
+        """The optimizer step of the best evaluation; empty before the first one."""
+        return [int(self._best()["step"])] if self.history else []
+
     def _seal(self, folder: Path) -> None:
-        write_json(folder / PROGRESS, {"history": self.history})
+        progress = {"step": self.logged_at, "history": self.history, "loss_since_eval": self.loss_since_eval}
+        write_json(folder / PROGRESS, progress)
         seal(folder, {**self.identity, "threads": torch.get_num_threads()})
-        keep_only(self.directory, {int(self._best()["step"]), int(self.history[-1]["step"])})
+        keep_only(self.directory, {self.logged_at, *self._best_step()})
 
     def _find_checkpoint(self) -> Path | None:
         """The checkpoint to go on from, after checking it and that of the best evaluation."""
@@ -199,9 +204,11 @@ class _Run(TrainerCallback):
         if last is None:
             return None
         self._check_identity(last, verify(last))
-        self.history = read_json(last / PROGRESS, "checkpoint")["history"]
-        self.logged_at = int(self.history[-1]["step"])
-        verify(checkpoint_folder(self.directory, int(self._best()["step"])))
+        progress = read_json(last / PROGRESS, "checkpoint")
+        self.logged_at, self.history = progress["step"], progress["history"]
+        self.loss_since_eval = progress["loss_since_eval"]
+        for step in self._best_step():
+            verify(checkpoint_folder(self.directory, step))
         return last
 
     def _check_identity(self, folder: Path, info: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ class TrainingSettings:
         scheduler: One of ``SCHEDULERS``.
         max_grad_norm: Gradients are scaled down to this norm; 0 for no clipping.
         evals: Evaluations on the ``select`` split over the run, evenly spread, the last at its end.
+        checkpoint_every: Optimizer steps between checkpoints, beside those of the evaluations.
         bf16: Autocast to bfloat16.
         seed: Of batches and dropout.
         device: "cpu", "cuda", "cuda:N" or "mps".
@@ -42,6 +43,7 @@ class TrainingSettings:
     scheduler: str = "cosine"
     max_grad_norm: float = 1.0
     evals: int = 3
+    checkpoint_every: int = 200
     bf16: bool = False
     seed: int = 0
     device: str = "cpu"
@@ -59,6 +61,7 @@ class TrainingSettings:
             "eval_batch_size",
             "gradient_accumulation",
             "evals",
+            "checkpoint_every",
         ):
             _require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
         for name in ("weight_decay", "max_grad_norm"):

@@ -61,6 +61,19 @@ def test_interrupted_anywhere_it_ends_the_same(method: Method, accumulation: int
     assert halves[0].logged | halves[1].logged | halves[2].logged == whole.logged
 
 
+def test_a_kill_between_evaluations_costs_the_steps_since_the_last_checkpoint(tmp_path: Path) -> None:
+    whole, halves = Recorder(), [Recorder(stop_at=5), Recorder(stop_at=10), Recorder()]
+    expected = run(METHODS[0], tmp_path / "whole", whole, evals=2, checkpoint_every=2)
+    for recorder in halves[:2]:
+        with pytest.raises(KeyboardInterrupt):
+            run(METHODS[0], tmp_path / "parts", recorder, evals=2, checkpoint_every=2)
+    result, state = run(METHODS[0], tmp_path / "parts", halves[2], evals=2, checkpoint_every=2)
+    assert result == expected[0]
+    assert same(state, expected[1])
+    assert [recorder.started[0][2] for recorder in halves] == [0, 4, 8]
+    assert halves[0].logged | halves[1].logged | halves[2].logged == whole.logged
+
+
 def test_called_again_after_its_end_it_gives_the_same_result(tmp_path: Path) -> None:
     first, again = Recorder(), Recorder()
     one, two = run(METHODS[0], tmp_path, first), run(METHODS[0], tmp_path, again)
