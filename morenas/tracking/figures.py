@@ -92,6 +92,7 @@ def curves_figure(
                 axes.plot(*zip(*points, strict=True), linewidth=1, label=key.split("/")[-1])
         if title in marks:
             axes.axhline(marks[title], linestyle="--", color="gray", linewidth=1, label="budget")
+            axes.set_ylim(0, 1.2 * marks[title])  # else rounding errors fill the panel
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=7)
