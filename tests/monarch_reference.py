@@ -7,6 +7,9 @@ from torch import Tensor
 
 from morenas.monarch import Link
 
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}
+"""Relative error that a dtype excuses."""
+
 
 def dense(first: Tensor, second: Tensor, link: Link, in_features: int, out_features: int) -> Tensor:
     """The matrix ``(m, n)``; differentiable in both factors."""
@@ -31,3 +34,8 @@ def factors(
     first = torch.randn(nblocks, blk_r, width, generator=generator, dtype=torch.float64)
     second = torch.randn(nblocks, height, blk_r, generator=generator, dtype=torch.float64)
     return first.to(dtype).requires_grad_(), second.to(dtype).requires_grad_()
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """Of a whole tensor, in the Frobenius norm."""
+    return float((found.detach().double() - expected.detach()).norm() / expected.detach().norm().clamp(min=1e-30))

@@ -28,7 +28,9 @@ def project(dense: Tensor, nblocks: int, blk_r: int, link: Link) -> tuple[Tensor
     padded = F.pad(dense, (0, nblocks * width - columns, 0, nblocks * height - rows))
     # Row o = s * N + l belongs to output block l, column i = k * p + q to input block k.
     pieces = padded.view(height, nblocks, nblocks, width).permute(1, 2, 0, 3)  # (l, k, s, p)
-    u, values, vt = torch.linalg.svd(pieces, full_matrices=False)
+    # torch has no SVD in half precision.
+    precise = pieces.to(torch.promote_types(dense.dtype, torch.float32))
+    u, values, vt = torch.linalg.svd(precise, full_matrices=False)
     root = values.sqrt()
     first = dense.new_zeros(nblocks, blk_r, width)
     second = dense.new_zeros(nblocks, height, blk_r)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from monarch_reference import dense, factors
+from monarch_reference import TOLERANCE, dense, factors, relative_error
 
 from morenas.monarch import Link, to_dense, to_lora
 
@@ -12,10 +12,21 @@ CASES = [(1, 3, 20, 12), (2, 2, 20, 12), (4, 3, 20, 12), (4, 2, 19, 13), (16, 8,
 
 
 @pytest.mark.parametrize("link", Link)
-@pytest.mark.parametrize("case", CASES)
-def test_the_dense_form_is_the_definition(case: tuple[int, int, int, int], link: Link) -> None:
-    first, second = factors(*case)
-    torch.testing.assert_close(to_dense(first, second, link, *case[2:]), dense(first, second, link, *case[2:]))
+@pytest.mark.parametrize("blk_r", [1, 2, 3, 4, 6, 8])
+@pytest.mark.parametrize("nblocks", [1, 2, 3, 4, 8, 16])
+def test_the_dense_form_and_its_gradients_are_those_of_the_definition(nblocks: int, blk_r: int, link: Link) -> None:
+    for shape in [(24, 36), (19, 13)]:  # rectangular; divided by no N but 1
+        exact = factors(nblocks, blk_r, *shape)
+        expected = dense(*exact, link, *shape)
+        weight = torch.randn_like(expected)
+        wanted = (expected, *torch.autograd.grad(expected, exact, weight))
+        for dtype, tolerance in TOLERANCE.items():
+            first, second = (value.detach().to(dtype).requires_grad_() for value in exact)
+            found = to_dense(first, second, link, *shape)
+            assert found.dtype == dtype
+            gradients = torch.autograd.grad(found, (first, second), weight.to(dtype))
+            for one, other in zip((found, *gradients), wanted, strict=True):
+                assert relative_error(one, other) < tolerance
 
 
 @pytest.mark.parametrize("link", Link)

@@ -6,24 +6,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from monarch_reference import dense, factors
+from monarch_reference import TOLERANCE, dense, factors, relative_error
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from morenas.monarch import Link, multiply
 from morenas.monarch.multiply import LOW_RANK_LIMIT, grouped_product, low_rank_product
 
-SHAPES = [(48, 48), (24, 60), (50, 37)]  # square, rectangular, divisible by no block count but 1
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}
-
-
+SHAPES = [(48, 48), (24, 60), (50, 37), (7, 5)]  # square, rectangular, divided by hardly any N, narrower than most
 Product = Callable[[Tensor, Tensor, Tensor, Link, int], Tensor]
 WAYS: list[Product] = [multiply, grouped_product, low_rank_product]
-
-
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    scale = expected.detach().norm() if expected.numel() else torch.tensor(1.0)
-    return float((found.detach().double() - expected.detach()).norm() / scale.clamp(min=1e-30))
 
 
 @pytest.mark.parametrize("link", Link)
@@ -51,11 +43,16 @@ def test_values_and_gradients_equal_the_dense_reference(nblocks: int, blk_r: int
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("batch", [(), (0,), (5,), (2, 3), (2, 1, 3)])
 def test_any_batch_shape(batch: tuple[int, ...], way: Product) -> None:
-    first, second = factors(4, 3, 24, 60)
-    x = torch.randn(*batch, 24, dtype=torch.float64)
-    found = way(x, first, second, Link.CYCLIC, 60)
-    torch.testing.assert_close(found, x @ dense(first, second, Link.CYCLIC, 24, 60).T)
+    given = torch.randn(*batch, 24, dtype=torch.float64, requires_grad=True), *factors(4, 3, 24, 60)
+    found = way(*given, Link.CYCLIC, 60)
+    expected = given[0] @ dense(*given[1:], Link.CYCLIC, 24, 60).T
     assert found.shape == (*batch, 60)
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn_like(expected)
+    for gradient, wanted in zip(
+        torch.autograd.grad(found, given, weight), torch.autograd.grad(expected, given, weight), strict=True
+    ):
+        torch.testing.assert_close(gradient, wanted)
 
 
 @pytest.mark.parametrize("way", [grouped_product, low_rank_product])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from monarch_reference import factors
+from monarch_reference import TOLERANCE, factors, relative_error
 
 from morenas.monarch import Link, project, to_dense
 
-CASES = [(1, 3, 20, 12), (2, 3, 20, 12), (4, 2, 20, 12), (4, 6, 20, 12), (4, 3, 19, 13)]
+SHAPES = [(20, 12), (19, 13)]  # rectangular; divided by no N but 1
+CASES = [
+    (n, r, *SHAPES[(i + j) % 2]) for i, n in enumerate((1, 2, 3, 4, 8, 16)) for j, r in enumerate((1, 2, 3, 4, 6, 8))
+]
 
 
 @pytest.mark.parametrize("link", Link)
@@ -18,6 +21,15 @@ def test_a_matrix_of_the_class_is_its_own_projection(case: tuple[int, int, int, 
     matrix = to_dense(*factors(*case), link, in_features, out_features).detach()
     found = to_dense(*project(matrix, nblocks, blk_r, link), link, in_features, out_features)
     torch.testing.assert_close(found, matrix)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_it_is_as_near_as_the_precision_allows(dtype: torch.dtype) -> None:
+    matrix = torch.randn(13, 19, dtype=torch.float64)
+    best = to_dense(*project(matrix, 4, 3, Link.CYCLIC), Link.CYCLIC, 19, 13)
+    first, second = project(matrix.to(dtype), 4, 3, Link.CYCLIC)
+    assert first.dtype == second.dtype == dtype
+    assert relative_error(to_dense(first, second, Link.CYCLIC, 19, 13), best) < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("link", Link)
