@@ -42,6 +42,26 @@ def test_a_hundred_cycles_with_dropout_leave_the_frozen_weights_bit_identical(fa
     assert same(before, base_weights(model))
 
 
+def test_a_base_in_half_precision_comes_back_bit_for_bit() -> None:
+    model = adapted().to(torch.bfloat16)
+    before, merged = base_weights(model), 0
+    for _ in range(5):
+        model.merge_adapter()
+        merged += not same(before, base_weights(model))
+        model.unmerge_adapter()
+        assert same(before, base_weights(model))
+    assert merged == 5
+
+
+def test_disabling_merged_adapters_gives_the_frozen_model_back() -> None:
+    model = adapted()
+    expected, before = logits(model), base_weights(model)
+    model.merge_adapter()
+    with model.disable_adapter():
+        assert torch.equal(logits(model), logits(tiny_classifier()))
+    assert torch.equal(logits(model), expected) and same(before, base_weights(model))
+
+
 def test_eval_does_not_merge_by_itself() -> None:
     model = adapted()
     before = base_weights(model)
@@ -54,6 +74,19 @@ def test_merge_and_unload_gives_a_plain_model() -> None:
     expected = logits(model)
     plain = model.merge_and_unload()
     assert not any(isinstance(module, MoReLayer) for module in plain.modules())
+    torch.testing.assert_close(logits(plain), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])  # a head of one layer, and of several
+def test_a_trained_head_outlives_the_unloading(family: str) -> None:
+    model = adapted(family, modules_to_save=["classifier"])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".modules_to_save." in name:
+                parameter.add_(0.1)
+    expected = logits(model)
+    plain = model.merge_and_unload()
+    assert [name for name, _ in plain.named_modules()] == [name for name, _ in tiny_classifier(family).named_modules()]
     torch.testing.assert_close(logits(plain), expected, atol=1e-6, rtol=1e-5)
 
 
@@ -73,6 +106,18 @@ def test_two_adapters_merge_to_the_sum_of_their_deltas() -> None:
     torch.testing.assert_close(layer.get_base_layer().weight, expected)
     layer.unmerge()
     assert torch.equal(layer.get_base_layer().weight, before)
+
+
+def test_two_active_adapters_add_up() -> None:
+    model = adapted("gpt2")
+    torch.manual_seed(1)
+    model.add_adapter("second", MoReConfig(target_modules=linears(tiny_classifier("gpt2")), init_weights=False))
+    alone = logits(model)
+    model.base_model.set_adapter(["default", "second"])
+    together = logits(model)
+    assert not torch.allclose(together, alone)
+    model.merge_adapter()
+    torch.testing.assert_close(logits(model), together, atol=1e-6, rtol=1e-5)
 
 
 def test_merging_one_after_the_other_unmerges_to_the_start() -> None:

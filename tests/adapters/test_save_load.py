@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel, convert_to_lora, get_peft_model, set_peft_model_state_dict
 from tiny_adapters import adapted, linears, logits
 from tiny_models import FAMILIES, save_tiny, tiny_classifier
 from transformers import AutoModelForSequenceClassification
 
 from morenas.adapters import MoReConfig
+from morenas.models import target_linears
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -90,3 +91,32 @@ def test_transformers_own_adapter_loading_knows_the_method(tmp_path: Path) -> No
     plain = AutoModelForSequenceClassification.from_pretrained(base)
     plain.load_adapter(str(tmp_path / "adapter"))
     torch.testing.assert_close(logits(plain), logits(model))
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_transformers_own_models_take_it_as_an_adapter(family: str, tmp_path: Path) -> None:
+    model, plain = tiny_classifier(family), logits(tiny_classifier(family))
+    name = linears(model)[0]
+    model.add_adapter(MoReConfig(architecture={name: {"nblocks": 4, "blk_r": 2}}))
+    assert torch.equal(logits(model), plain)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert sum(map(torch.numel, learning)) == 2 * sum(target_linears(tiny_classifier(family), [name])[name])
+    for parameter in learning:
+        torch.nn.init.normal_(parameter)
+    trained = logits(model)
+    assert not torch.allclose(trained, plain)
+    model.disable_adapters()
+    assert torch.equal(logits(model), plain)
+    model.enable_adapters()
+    model.save_pretrained(tmp_path)
+    again = tiny_classifier(family)
+    again.load_adapter(str(tmp_path))
+    assert torch.equal(logits(again), trained)
+
+
+def test_peft_turns_it_into_a_lora_of_rank_n_times_r() -> None:
+    model = adapted(nblocks=2, blk_r=1)
+    config, state = convert_to_lora(model, rank=2)
+    lora = get_peft_model(tiny_classifier(), config)
+    set_peft_model_state_dict(lora, state)
+    torch.testing.assert_close(logits(lora), logits(model), atol=1e-5, rtol=1e-4)
