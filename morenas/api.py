@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -27,10 +27,18 @@ from morenas.errors import InputError, RunError
 from morenas.seeds import derive
 from morenas.selection import SELECTIONS
 from morenas.space import Choice, SearchSpace
-from morenas.supernet import RELAXATIONS, Supernet
+from morenas.supernet import RELAXATIONS, SHARINGS, Supernet
 from morenas.tracking.observer import NullObserver, Observer
 
 SNAPSHOTS = 200  # mixing probabilities kept of a search, evenly spread
+
+NAMES: dict[str, Collection[str]] = {
+    "relaxation": RELAXATIONS,
+    "sharing": SHARINGS,
+    "hypergradient": HYPERGRADIENTS,
+    "selection": SELECTIONS,
+}
+"""What each setting that is a name may be."""
 
 Batch = Mapping[str, Tensor]
 
@@ -80,7 +88,7 @@ class SearchSettings:
                 f"search: warmup={self.warmup} must be at least 0 and below steps={self.steps}; else no architecture "
                 "step would be taken."
             )
-        for name, known in (("relaxation", RELAXATIONS), ("hypergradient", HYPERGRADIENTS), ("selection", SELECTIONS)):
+        for name, known in NAMES.items():
             if getattr(self, name) not in known:
                 raise InputError(f"search: {name}={getattr(self, name)!r} is none of {', '.join(known)}.")
 

@@ -12,6 +12,7 @@ import torch
 from peft import get_peft_model
 from tiny_adapters import logits
 from tiny_models import FAMILIES, tiny_batch, tiny_classifier
+from tiny_training import Recorder
 from torch import Tensor, nn
 
 from morenas import search_architecture
@@ -62,13 +63,48 @@ def test_it_gives_the_model_back_as_it_came() -> None:
 def test_every_family_is_searched_and_adapted(family: str) -> None:
     model = tiny_classifier(family)
     outcome = search(model, budget=400)
-    assert outcome.shapes and (outcome.logits != 0).any()
+    assert outcome.shapes and (outcome.logits != 0).all()
     architecture = {name: {"nblocks": n, "blk_r": r} for name, (n, r) in outcome.shapes.items()}
     adapter = get_peft_model(model, MoReConfig(architecture=architecture))
     expected = logits(adapter)
     set_factors(adapter, outcome.factors)
     assert not torch.equal(logits(adapter), expected)
     assert sum(p.numel() for name, p in adapter.named_parameters() if "morenas_" in name) == outcome.params
+
+
+@pytest.mark.parametrize("relaxation", ["softmax", "gumbel"])
+@pytest.mark.parametrize("sharing", ["full", "per_nblocks"])
+def test_the_search_moves_every_logit_that_is_allowed_and_no_other(relaxation: str, sharing: str) -> None:
+    model = tiny_classifier()
+    linears = target_linears(model, "all-linear", find_head(model))
+    space = build_space(linears, [1, 3, 4], [0, 1, 2], pad=False)  # 3 divides none of 16 and 24 -> 16
+    outcome = search(model, replace(SETTINGS, relaxation=relaxation, sharing=sharing), space=space)
+    assert torch.equal(outcome.logits != 0, space.admissible())
+    assert all(nblocks != 3 for nblocks, _ in outcome.shapes.values())
+
+
+@pytest.mark.parametrize("relaxation", ["softmax", "gumbel"])
+@pytest.mark.parametrize("budget", [200, 10**9])
+def test_the_expected_cost_meets_a_budget_that_binds_at_every_step(relaxation: str, budget: int) -> None:
+    recorder = Recorder()
+    search(tiny_classifier(), replace(SETTINGS, relaxation=relaxation), budget=budget, observer=recorder)
+    spent = [metrics["search/expected_params"] for metrics in recorder.logged.values()]
+    uniform = float(tiny_space(tiny_classifier()).costs().double().mean(dim=1).sum())
+    assert len(spent) == SETTINGS.steps
+    if budget < uniform:
+        assert spent == pytest.approx([budget] * SETTINGS.steps, rel=1e-4)
+    else:
+        assert spent[: SETTINGS.warmup] == pytest.approx([uniform] * SETTINGS.warmup)
+
+
+def test_nothing_of_the_architecture_moves_in_the_warm_up() -> None:
+    recorder = Recorder()
+    outcome = search(tiny_classifier(), observer=recorder)
+    warm = outcome.trajectory[: SETTINGS.warmup]
+    assert torch.equal(warm, warm[:1].expand_as(warm))
+    assert not torch.equal(outcome.trajectory[SETTINGS.warmup], warm[0])
+    upper = [step - 1 for step, metrics in recorder.logged.items() if "search/upper_loss" in metrics]
+    assert upper == list(range(SETTINGS.warmup, SETTINGS.steps, SETTINGS.every))
 
 
 def test_an_interrupted_search_gives_the_model_back_too() -> None:
@@ -164,6 +200,7 @@ def test_a_search_that_moves_no_logit_says_so() -> None:
         ({"temperature_end": 0.0}, "temperature_end=0.0"),
         ({"learning_rate": -1.0}, "learning_rate=-1.0"),
         ({"relaxation": "hard"}, "softmax, gumbel"),
+        ({"sharing": "half"}, "full, per_nblocks"),
         ({"selection": "best"}, "budgeted"),
         ({"hypergradient": "exact"}, "first_order"),
     ],
