@@ -99,16 +99,19 @@ def test_state_of_another_problem_is_refused() -> None:
         loop_on(Quadratic.build(4, 3, 1.0, 0), schedule).load_state_tensors(other)
 
 
-def test_architecture_parameters_in_the_weights_optimizer_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("lower", "upper", "said"),
+    [
+        (["weights", "arch"], ["arch"], "lower optimizer holds 1 tensors that are not of its level and lacks 0"),
+        (["weights"], ["weights", "arch"], "upper optimizer holds 1 tensors that are not of its level and lacks 0"),
+        (["arch"], ["weights"], "lower optimizer holds 1 tensors that are not of its level and lacks 1"),
+    ],
+)
+def test_an_optimizer_that_holds_the_other_level_is_refused(lower: list[str], upper: list[str], said: str) -> None:
     quadratic = Quadratic.build(3, 2, 1.0, 0)
-    with pytest.raises(ValueError, match="holds 1 tensors that are not of its level"):
-        BilevelLoop(
-            quadratic.problem(),
-            HYPERGRADIENTS["first_order"],
-            sgd([quadratic.weights, quadratic.arch], 0.1),
-            sgd([quadratic.arch], 0.1),
-            Schedule(5, 1, 1),
-        )
+    one, other = (sgd([getattr(quadratic, name) for name in names], 0.1) for names in (lower, upper))
+    with pytest.raises(ValueError, match=said):
+        BilevelLoop(quadratic.problem(), HYPERGRADIENTS["first_order"], one, other, Schedule(5, 1, 1))
 
 
 def test_shared_and_frozen_tensors_are_refused() -> None:

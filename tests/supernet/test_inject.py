@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from peft import get_peft_model
+from tiny_adapters import logits
 from tiny_models import FAMILIES, tiny_batch, tiny_classifier
 
+from morenas.adapters import MoReConfig, set_factors
 from morenas.models import target_linears
 from morenas.models.load import find_head
 from morenas.space import Choice, build_space
@@ -22,6 +25,28 @@ def test_supernet_starts_as_the_model_and_leaves_it_as_it_came(family: str) -> N
     supernet.remove()
     assert dict(model.named_modules()) == modules
     assert torch.equal(model(**batch).logits, before)
+
+
+@pytest.mark.parametrize("sharing", ["full", "per_nblocks"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_one_hot_supernet_is_the_adapted_model_that_inherits_its_factors(family: str, sharing: str) -> None:
+    model = tiny_classifier(family)
+    space = build_space(target_linears(model, exclude=find_head(model)), [1, 3, 4], [0, 1, 2])
+    supernet = Supernet(model, space, sharing)
+    torch.manual_seed(0)
+    for name, weight in supernet.weights().items():
+        if name.endswith("second"):
+            torch.nn.init.normal_(weight, std=0.1)
+    picks = [index % len(space.choices) for index in range(len(space.groups))]
+    supernet.mix(torch.eye(len(space.choices))[picks])
+    relaxed, shapes = logits(model), space.shapes(picks)
+    factors = supernet.factors(shapes)
+    supernet.remove()
+    architecture = {name: {"nblocks": n, "blk_r": r} for name, (n, r) in shapes.items()}
+    adapted = get_peft_model(model, MoReConfig(architecture=architecture))
+    set_factors(adapted, factors)
+    torch.testing.assert_close(logits(adapted), relaxed, atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(relaxed, logits(tiny_classifier(family)))
 
 
 def test_gradients_reach_every_adapter_and_every_probability() -> None:
