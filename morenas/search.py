@@ -25,7 +25,7 @@ def execute(config: SearchRunConfig, directory: RunDirectory) -> float:
         architecture, factors, head = search(run, config)
         run.trackers.architecture(architecture)
         rows = [finetune_found(run, config, architecture, factors, head)]
-        if compares_with_lora(config):
+        if compares_with_lora(config) and architecture.modules:  # no LoRA has no parameters
             rows.append(finetune_lora(run, config, architecture))
         return run.finish("search", rows, dict(architecture.budget))
 

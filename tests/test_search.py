@@ -17,6 +17,7 @@ from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from morenas.documents import validate
+from morenas.selection import SELECTIONS
 from morenas.space import Architecture
 
 
@@ -123,6 +124,18 @@ def test_every_choice_runs_and_keeps_the_budget(
     assert done.status == 0, done.err
     results = read(tmp_path / "run" / "results.json")
     assert results["methods"][0]["adapter_params"] <= results["budget"]["params"]
+
+
+def test_where_nothing_is_worth_an_adapter_the_head_is_trained_and_no_lora_compared(
+    command: CommandLine, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SELECTIONS, "argmax", lambda scores, costs, budget: [0] * len(scores))
+    done = command("search", *words, "selection=argmax", "compare=lora")
+    assert done.status == 0, done.err
+    assert "chose no adapter" in done.out
+    (row,) = read(tmp_path / "run" / "results.json")["methods"]
+    assert (row["name"], row["adapter_params"]) == ("head", 0)
+    assert read(tmp_path / "run" / "architecture.json")["modules"] == {}
 
 
 def test_regression_is_searched_too(command: CommandLine, tiny_model: Path, tmp_path: Path) -> None:
