@@ -183,8 +183,9 @@ class Pipeline:
         }
         self.trackers.summary(summary(results))
         self.trackers.artifact(self.directory.adapter, "adapter")
+        write_report(self.directory.path, results)
+        # Last: a run that has its results is complete, and is not gone on with.
         write_results(self.directory.results, results)
-        write_report(self.directory.path)
         self.directory.drop_checkpoints()
         print_closing(results, self.directory.path)
         return float(value)

@@ -32,7 +32,7 @@ def start(words: list[str]) -> int:
         try:
             torch.set_num_threads(1)
             torch.manual_seed(time.time_ns() % 2**32)  # nothing may depend on what came before
-            pipeline.write_report = lambda directory: None  # drawing takes longer than the run
+            pipeline.write_report = lambda directory, results: None  # drawing takes longer than the run
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.argv = ["morenas.search", *words]
             status = run("search")

@@ -43,6 +43,18 @@ def test_ends_with_the_same_architecture_trajectory_and_metrics(
         assert found[part] == expected[part], part
 
 
+def test_cut_off_while_its_report_is_written_a_run_still_gets_one(
+    reporting_command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    words = [*task_words(tiny_task, tiny_model, tmp_path / "run"), "method=head"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("morenas.pipeline.write_report", interrupt)
+        assert reporting_command("finetune", *words).status == 1
+    done = reporting_command("finetune", f"resume={tmp_path / 'run'}")
+    assert done.status == 0, done.err
+    assert (tmp_path / "run" / "report.html").exists() and (tmp_path / "run" / "results.json").exists()
+
+
 def test_resuming_a_finished_run_is_refused(
     command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -32,9 +32,13 @@ PANELS = {
 }
 
 
-def write_report(directory: Path) -> None:
-    """Write ``report.html`` of a run directory from the files in it; parts that are not there are left out."""
-    results = read_json(directory / "results.json", "results")
+def write_report(directory: Path, results: dict[str, Any]) -> None:
+    """Write ``report.html`` of a run directory.
+
+    Args:
+        directory: What is in it is told; parts that are not there are left out.
+        results: The document of ``results.json``.
+    """
     title = f"{results['task']} on {results['model']['name']}"
     sections = [
         f"<h1>{html.escape(title)}</h1>",

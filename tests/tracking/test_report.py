@@ -71,7 +71,6 @@ def test_the_table_says_metric_parameters_share_and_time(results: dict[str, Any]
 
 
 def test_the_report_is_one_page_that_loads_nothing(results: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text(json.dumps(results))
     shape = {"nblocks": 4, "blk_r": 2, "in_features": 8, "out_features": 8}
     (tmp_path / "architecture.json").write_text(json.dumps({"modules": {"layer.0.query": shape}}))
     (tmp_path / "search").mkdir()
@@ -83,7 +82,7 @@ def test_the_report_is_one_page_that_loads_nothing(results: dict[str, Any], tmp_
         groups=np.array(["layer.0.query"]),
         choices=np.array(["none", "(4, 2)"]),
     )
-    write_report(tmp_path)
+    write_report(tmp_path, results)
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg") == 3  # architecture, curves, probabilities
     assert not re.findall(r"""(?:src|href)=["'](?!#|data:)""", page)
@@ -94,6 +93,5 @@ def test_the_report_is_one_page_that_loads_nothing(results: dict[str, Any], tmp_
 
 def test_a_finetune_without_search_has_a_report_too(results: dict[str, Any], tmp_path: Path) -> None:
     results |= {"kind": "finetune", "budget": None, "methods": [row("lora", 0.8, rank=32)], "phases": []}
-    (tmp_path / "results.json").write_text(json.dumps(results))
-    write_report(tmp_path)
+    write_report(tmp_path, results)
     assert "LoRA r=32" in (tmp_path / "report.html").read_text()
