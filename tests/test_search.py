@@ -5,20 +5,30 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file
-from tiny_models import WORDS
+from tiny_models import WORDS, save_tiny, tiny_classifier
 from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from morenas import pipeline
 from morenas.documents import validate
+from morenas.schema import Init
+from morenas.search import finetune_found
 from morenas.selection import SELECTIONS
-from morenas.space import Architecture
+from morenas.space import Architecture, ModuleShape
+from morenas.tasks.load import Task
+from morenas.training import More
 
 
 @pytest.fixture
@@ -48,9 +58,21 @@ def test_leaves_what_the_output_contract_names(
         "compare_lora",
     ]
     assert all(phase["seconds"] > 0 and phase["peak_memory_bytes"] > 0 for phase in results["phases"])
-    assert len((directory / "search" / "metrics.jsonl").read_text().splitlines()) == 10
-    probs = np.load(directory / "search" / "trajectory.npz")["probs"]
-    np.testing.assert_allclose(probs.sum(-1), 1, rtol=1e-5)
+    lines = [json.loads(line) for line in (directory / "search" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 11))
+    every = {"lower_loss", "lower_lr", "expected_params", "entropy", "temperature"}
+    for line in lines:
+        assert {key.removeprefix("search/") for key in line} - {"step", "upper_loss"} == every
+    assert sum("search/upper_loss" in line for line in lines) == 4  # after a warm-up of 2, every 2
+    trajectory = np.load(directory / "search" / "trajectory.npz")
+    np.testing.assert_allclose(trajectory["probs"].sum(-1), 1, rtol=1e-5)
+    assert trajectory["probs"].shape[1:] == (len(trajectory["groups"]), len(trajectory["choices"]))
+    assert set(architecture["modules"]) <= set(trajectory["groups"].tolist())
+    assert results["data"]["fingerprint"] == architecture["search"]["data_fingerprint"]
+    assert {path.name for path in (directory / "adapter").iterdir()} >= {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
     assert not (directory / "checkpoints").exists()
     assert {path.name for path in (directory / ".hydra").iterdir()} >= {"config.yaml", "overrides.yaml"}
     assert not re.findall(r"""(?:src|href)=["']https?:""", (directory / "report.html").read_text())
@@ -136,6 +158,110 @@ def test_where_nothing_is_worth_an_adapter_the_head_is_trained_and_no_lora_compa
     (row,) = read(tmp_path / "run" / "results.json")["methods"]
     assert (row["name"], row["adapter_params"]) == ("head", 0)
     assert read(tmp_path / "run" / "architecture.json")["modules"] == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "endings"),
+    [
+        (["space.target_modules=auto"], {"query", "value"}),
+        (["space.target_modules=[query,key]", "space.exclude_modules='.*layer.1.*'"], {"query", "key"}),
+    ],
+)
+def test_adapters_go_to_the_modules_that_were_asked_for_and_their_lora_is_the_budget(
+    command: CommandLine, words: list[str], given: list[str], endings: set[str], tmp_path: Path
+) -> None:
+    kept = [word for word in words if not word.startswith("budget.fraction")]
+    done = command("search", *kept, "budget.fraction=0.75", *given)
+    assert done.status == 0, done.err
+    architecture, results = read(tmp_path / "run" / "architecture.json"), read(tmp_path / "run" / "results.json")
+    assert {name.split(".")[-1] for name in architecture["modules"]} <= endings
+    layers = 1 if len(given) > 1 else 2
+    assert results["budget"]["params"] == 0.75 * 4 * (16 + 16) * len(endings) * layers
+
+
+def test_a_budget_is_a_fraction_of_the_model_where_no_lora_is_named(
+    command: CommandLine, words: list[str], tmp_path: Path
+) -> None:
+    kept = [word for word in words if not word.startswith("budget")]
+    done = command("search", *kept, "budget=custom", "budget.fraction=0.1")
+    assert done.status == 0, done.err
+    results = read(tmp_path / "run" / "results.json")
+    model = tiny_classifier()
+    assert results["model"]["parameters"] == sum(p.numel() for p in model.base_model.parameters())
+    assert results["budget"]["params"] == int(0.1 * results["model"]["parameters"])
+    (row,) = results["methods"]
+    assert row["params_fraction"] == row["adapter_params"] / results["model"]["parameters"] <= 0.1
+
+
+@pytest.mark.parametrize("init", Init)
+def test_the_final_finetune_inherits_what_the_search_trained_or_starts_afresh(init: Init) -> None:
+    fitted: list[More] = []
+    run = SimpleNamespace(
+        fit=lambda method, *_, **__: fitted.append(method), directory=SimpleNamespace(adapter=Path("adapter"))
+    )
+    config = SimpleNamespace(training=SimpleNamespace(init=init))
+    architecture = Architecture("tiny", "cyclic", {"query": ModuleShape(2, 1, 4, 4)}, 0.1)
+    factors, head = {"query": (torch.ones(2, 1, 2), torch.ones(2, 2, 1))}, {"classifier.weight": torch.ones(2, 4)}
+    finetune_found(cast(Any, run), cast(Any, config), architecture, factors, head)
+    inherits = init is Init.inherit
+    assert (fitted[0].factors, fitted[0].head_state) == ((factors, head) if inherits else ({}, {}))
+
+
+def test_a_test_set_is_read_once_a_method_after_its_training(
+    command: CommandLine, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    load = pipeline.load_task
+
+    def told(event: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def outer(*given: Any) -> Any:
+            result = call(*given)
+            events.append(event)
+            return result
+
+        return outer
+
+    class Tests(dict[str, Dataset]):
+        """Test sets that tell when one is read."""
+
+        def __getitem__(self, name: str) -> Dataset:
+            raise AssertionError(f"{name} is read by name")
+
+        def values(self) -> Any:
+            raise AssertionError("the test sets are read")
+
+        def items(self) -> Any:
+            events.append("read")
+            return super().items()
+
+    def loaded(*given: Any) -> Task:
+        task = load(*given)
+        return replace(task, tests=Tests(task.tests))
+
+    monkeypatch.setattr(pipeline, "load_task", loaded)
+    monkeypatch.setattr(pipeline, "finetune", told("trained", pipeline.finetune))
+    monkeypatch.setattr(pipeline, "evaluate", told("scored", pipeline.evaluate))
+    assert command("search", *words, "compare=lora").status == 0
+    assert events == ["trained", "read", "scored"] * 2
+
+
+def test_a_decoder_without_a_pad_token_is_searched_and_finetuned(
+    command: CommandLine, tiny_task: Path, tmp_path: Path
+) -> None:
+    model = save_tiny("gpt2", tmp_path / "gpt2")
+    done = command("search", *task_words(tiny_task, model, tmp_path / "run"), *SEARCH_WORDS)
+    assert done.status == 0, done.err
+    assert "has no pad token" in done.out
+    assert read(tmp_path / "run" / "results.json")["methods"][0]["adapter_params"] > 0
+
+
+def test_the_demo_runs_whole_and_brings_its_lora(command: CommandLine, tmp_path: Path) -> None:
+    few = ["training.max_steps=2", "training.evals=1", "search.steps=4", "task.max_examples=200", "tracking=local"]
+    done = command("search", "+task=demo", *few, "device=cpu", "threads=1", f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.status == 0, done.err
+    results = read(tmp_path / "run" / "results.json")
+    assert [row["name"] for row in results["methods"]] == ["more", "lora"]
+    assert results["data"]["source"] == "demo" and results["data"]["sizes"]["test"] == 1000
 
 
 def test_regression_is_searched_too(command: CommandLine, tiny_model: Path, tmp_path: Path) -> None:
