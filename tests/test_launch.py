@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra._internal.hydra import Hydra
 from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words
 
 from morenas.errors import RunError
+from morenas.tasks.load import Task
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,18 +78,38 @@ def test_without_a_hub_the_default_says_so_and_names_both_ways_out(tmp_path: Pat
     assert done.stderr.count("\n") == 1
 
 
-def test_a_sweep_runs_every_job_and_shares_a_group(
-    command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path
+def test_a_sweep_runs_every_job_shares_a_group_and_returns_what_a_sweeper_maximizes(
+    command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = [word for word in SEARCH_WORDS if not word.startswith("space.ranks")]
-    sweep = ["space.ranks=[0,1],[0,1,2]", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
-    done = command("search", "-m", *task_words(tiny_task, tiny_model), *words, *sweep)
+    for name in ("rte", "mrpc"):
+        (tmp_path / name).mkdir()
+        for file in tiny_task.glob("*.jsonl"):
+            text = file.read_text().replace('{"text":', '{"sentence2": "", "sentence1":')
+            (tmp_path / name / file.name).write_text(text)
+    returned: list[float] = []
+    multirun = Hydra.multirun
+
+    def told(*given: Any, **named: Any) -> Any:
+        batches = multirun(*given, **named)
+        returned.extend(job.return_value for batch in batches for job in batch)
+        return batches
+
+    monkeypatch.setattr(Hydra, "multirun", told)
+    # Metrics that differ from run to run and from split to split.
+    monkeypatch.setattr(Task, "metrics", lambda task, logits, _: dict.fromkeys(task.spec.metrics, float(logits.mean())))
+    unwanted = ("space.ranks", "+task", "task.data_dir", "task.text_columns")
+    words = [word for word in task_words(tmp_path, tiny_model) + SEARCH_WORDS if not word.startswith(unwanted)]
+    words += [f"task.data_dir={tmp_path}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    done = command("search", "-m", *words, "+task=glue/rte,glue/mrpc", "space.ranks=[0,1],[0,1,2]", "seed=5")
     assert done.status == 0, done.err
     runs = sorted(path.parent for path in (tmp_path / "sweep").glob("*/results.json"))
-    assert len(runs) == 4
+    found = [read(run / "results.json")["methods"][0]["metrics"] for run in runs]
+    assert len(runs) == 4 and returned == [metrics["select"]["accuracy"] for metrics in found]
+    assert all(metrics["select"] != metrics["test"] for metrics in found)
+    assert {read(run / "results.json")["task"] for run in runs} == {"glue/rte", "glue/mrpc"}
     groups = {read(run / ".hydra" / "run.json")["config"]["tracking"]["wandb"]["group"] for run in runs}
     assert groups == {"sweep"}
-    assert len({(read(run / "results.json")["seed"], read(run / "results.json")["command"]) for run in runs}) == 4
+    assert len({read(run / "results.json")["command"] for run in runs}) == 4
 
 
 def test_a_failed_job_of_a_sweep_lets_its_siblings_run(
