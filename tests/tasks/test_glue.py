@@ -30,6 +30,25 @@ METRICS = {
     "stsb": ("pearson", "spearman"),
     "wnli": ("accuracy",),
 }
+# In the order of the labels 0, 1, 2 of the public files; F1 is that of label 1.
+LABELS = {
+    "cola": ("unacceptable", "acceptable"),
+    "mnli": ("entailment", "neutral", "contradiction"),
+    "mrpc": ("not_equivalent", "equivalent"),
+    "qnli": ("entailment", "not_entailment"),
+    "qqp": ("not_duplicate", "duplicate"),
+    "rte": ("entailment", "not_entailment"),
+    "sst2": ("negative", "positive"),
+    "stsb": None,
+    "wnli": ("not_entailment", "entailment"),
+}
+COLUMNS = {
+    "cola": ("sentence",),
+    "mnli": ("premise", "hypothesis"),
+    "qnli": ("question", "sentence"),
+    "qqp": ("question1", "question2"),
+    "sst2": ("sentence",),
+}
 # Rows of the train and the validation split; rte's classes are 0 entailment and 1 not_entailment, wnli's the other
 # way round.
 SIZES = {"cola": (8551, 1043), "mrpc": (3668, 408), "rte": (2490, 277), "stsb": (5749, 1500), "wnli": (635, 71)}
@@ -78,6 +97,14 @@ def test_every_task_is_scored_by_its_official_metrics(name: str, tmp_path: Path)
         "spearman": lambda: stats.spearmanr(first, labels).statistic,
     }
     assert task.metrics(logits, labels) == {metric: pytest.approx(expected[metric]()) for metric in METRICS[name]}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_task_reads_the_columns_and_labels_of_the_public_files(name: str) -> None:
+    spec = glue(name)
+    assert spec.label_names == LABELS[name]
+    assert spec.text_columns == COLUMNS.get(name, ("sentence1", "sentence2")) and spec.label_column == "label"
+    assert spec.kind == ("regression" if name == "stsb" else "classification")
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -44,6 +44,14 @@ def test_splits_are_disjoint_by_content_and_lose_nothing(tmp_path: Path) -> None
     assert kept == Counter(content(row, ("text",)) for row in train + copies)
 
 
+def test_the_final_finetune_trains_on_neither_select_nor_test(tmp_path: Path) -> None:
+    task = load_task(write(tmp_path, rows(400), rows(50, seed=1)), seed=0)
+    final = [content(row, ("text",)) for row in task.final_train()]
+    found = texts(task)
+    assert final == found["search_train"] + found["search_val"]
+    assert not set(final) & set(found["select"] + found["test"])
+
+
 def test_what_the_test_set_holds_never_reaches_the_search(tmp_path: Path) -> None:
     train = rows(200)
     task = load_task(write(tmp_path, train, [{**row, "text": row["text"].title()} for row in train[:30]]), seed=0)
