@@ -98,8 +98,7 @@ def test_a_task_a_space_or_a_budget_that_is_wrong(
         words = [word for word in words if not word.startswith("budget")]
     kept = [word for word in words if word.split("=")[0] not in taken]
     refused(command("search", *kept, *changes), *said)
-    assert not (tmp_path / "run" / "results.json").exists()
-    assert not (tmp_path / "run" / "architecture.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -119,6 +118,7 @@ def test_data_that_are_wrong(
         file.write(line + "\n")
     words = task_words(data, tiny_model, tmp_path / "run")
     refused(command("search", *words, *SEARCH_WORDS, "task.label_names=[no,yes]"), *said)
+    assert not (tmp_path / "run").exists()
 
 
 def test_text_that_is_not_utf8_names_the_file(command: CommandLine, tiny_model: Path, tmp_path: Path) -> None:
@@ -143,6 +143,7 @@ def test_a_model_folder_without_weights_or_tokenizer(
         path.unlink()
     done = command("search", *task_words(tiny_task, model, tmp_path / "run"), *SEARCH_WORDS)
     refused(done, str(model), "weights" if pattern == "model.safetensors" else "tokenizer")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_cannot_be_written(
@@ -216,6 +217,7 @@ def test_an_architecture_that_does_not_fit(
     }[spoil]
     done = command("finetune", *task_words(tiny_task, tiny_model, tmp_path / "run"), f"architecture={path}")
     refused(done, *said)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -234,6 +236,7 @@ def test_a_method_that_does_not_fit(
     command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path, extra: list[str]
 ) -> None:
     refused(command("finetune", *task_words(tiny_task, tiny_model, tmp_path / "run"), *extra), "method")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ["search.safetensors", "finetune"])
