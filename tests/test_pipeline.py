@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words
 
 from morenas.pipeline import run_name, summary
@@ -36,19 +37,31 @@ def test_runs_are_sorted_by_metric_parameters_share_and_seconds() -> None:
     assert (found["test/f1"], found["select/f1"], found["seconds/search"]) == (0.5, 0.7, 2.0)
 
 
-def test_a_whole_run_reaches_wandb(command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_whole_run_reaches_wandb(
+    command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[dict[str, Any]] = []
+    init = wandb.init
+
+    def told(**given: Any) -> Any:
+        begun.append(given)
+        return init(**given)
+
+    monkeypatch.setattr(wandb, "init", told)
     words = [word for word in task_words(tiny_task, tiny_model, tmp_path / "run") if word != "tracking=local"]
     done = command("search", *words, *SEARCH_WORDS, "tracking.wandb.mode=offline", "tracking.wandb.group=together")
     assert done.status == 0, done.err
+    (given,) = begun
+    assert (given["name"], given["group"]) == (f"files-{tiny_model.name}-lora4-x0.3-seed0", "together")
+    assert given["job_type"] == "search" and given["config"]["search"]["arch_learning_rate"] == 0.1
     (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     assert f"wandb sync {folder}" in done.out
     record = next(folder.glob("*.wandb")).read_bytes()
     results = read(tmp_path / "run" / "results.json")
-    named = f"files-{tiny_model.name}-lora4-x0.3-seed0"
     metrics = ("search/lower_loss", "search/expected_params", "finetune/loss", "finetune/select_accuracy")
     kept = ("architecture/table", "architecture/heatmap", "architecture.json", "adapter_model.safetensors")
     summed = ("params_fraction", "seconds/search", str(results["methods"][0]["params_fraction"]))
-    for said in ("together", named, "arch_learning_rate", *metrics, *kept, *summed):
+    for said in (*metrics, *kept, *summed):
         assert said.encode() in record, said
     (table,) = (folder / "files" / "media").rglob("*.table.json")
     modules: dict[str, Any] = read(tmp_path / "run" / "architecture.json")["modules"]
