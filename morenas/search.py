@@ -128,7 +128,8 @@ def search_settings(config: SearchRunConfig, final_steps: int) -> SearchSettings
         )
     return SearchSettings(
         steps=steps,
-        warmup=min(warmup, steps - 1),
+        # Adapters start as zero and give the logits no gradient before the weights' first step.
+        warmup=max(1, min(warmup, steps - 1)),
         every=given.every,
         learning_rate=given.learning_rate or training.learning_rate,
         weight_decay=training.weight_decay,
