@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,20 @@ def test_parameters_and_targets_of_a_method_are_those_that_were_asked_for(
         3 * sum(shape) for name, shape in linears.items() if name != "bert.encoder.layer.0.attention.self.value"
     )
     assert read(tmp_path / "run" / "results.json")["methods"][0]["adapter_params"] == expected
+
+
+def test_both_test_sets_of_mnli_are_measured(command: CommandLine, tiny_model: Path, tmp_path: Path) -> None:
+    for name, count in (("train", 60), ("validation_matched", 9), ("validation_mismatched", 12)):
+        rows = ({"premise": f"{name} {i}", "hypothesis": "cat", "label": i % 3} for i in range(count))
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    unwanted = ("+task", "task.text_columns")
+    words = [word for word in task_words(tmp_path, tiny_model, tmp_path / "run") if not word.startswith(unwanted)]
+    done = command("finetune", "+task=glue/mnli", *words, "method=head", "training.max_steps=1")
+    assert done.status == 0, done.err
+    results = read(tmp_path / "run" / "results.json")
+    assert list(results["methods"][0]["metrics"]) == ["test_matched", "test_mismatched", "select"]
+    assert results["split"] == "test_matched"
+    assert (results["data"]["sizes"]["test_matched"], results["data"]["sizes"]["test_mismatched"]) == (9, 12)
 
 
 def test_interrupted_and_resumed_it_ends_with_the_same_bytes(

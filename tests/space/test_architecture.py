@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +46,15 @@ def test_files_that_break_the_contract_are_refused(tmp_path: Path, change: dict[
     path.write_text(json.dumps({**example().document(), **change}))
     with pytest.raises(InputError, match=message):
         Architecture.from_json(path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"link": "ring"}, {"params_fraction": -0.1}, {"modules": {"query": ModuleShape(1, 0, 4, 4)}}]
+)
+def test_what_breaks_the_contract_is_not_written(tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"not a valid architecture: at '{next(iter(change))}"):
+        replace(example(), **change).to_json(tmp_path / "architecture.json")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_is_not_json_or_not_there_is_refused(tmp_path: Path) -> None:
