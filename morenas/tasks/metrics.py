@@ -16,10 +16,10 @@ from morenas.errors import InputError, suggest
 Values = NDArray[Any]
 
 
-def _f1(predictions: Values, labels: Values) -> float:
-    """Of the class 1 where there are two classes, else the mean over classes."""
-    average = "binary" if max(labels.max(), predictions.max()) <= 1 else "macro"
-    return float(scores.f1_score(labels, predictions, average=average, zero_division=0.0))
+def _f1(logits: Values, labels: Values) -> float:
+    """Of the class 1 where the task has two classes, else the mean over classes."""
+    average = "binary" if logits.shape[-1] == 2 else "macro"
+    return float(scores.f1_score(labels, logits.argmax(-1), average=average, zero_division=0.0))
 
 
 def _defined(value: float) -> float:
@@ -28,9 +28,9 @@ def _defined(value: float) -> float:
 
 
 CLASSIFICATION: dict[str, Callable[[Values, Values], float]] = {
-    "accuracy": lambda predictions, labels: float(scores.accuracy_score(labels, predictions)),
+    "accuracy": lambda logits, labels: float(scores.accuracy_score(labels, logits.argmax(-1))),
     "f1": _f1,
-    "matthews_correlation": lambda predictions, labels: float(scores.matthews_corrcoef(labels, predictions)),
+    "matthews_correlation": lambda logits, labels: float(scores.matthews_corrcoef(labels, logits.argmax(-1))),
 }
 REGRESSION: dict[str, Callable[[Values, Values], float]] = {
     "pearson": lambda predictions, labels: _defined(stats.pearsonr(predictions, labels).statistic),
@@ -59,5 +59,4 @@ def compute_metrics(names: Sequence[str], kind: str, logits: Values, labels: Val
         predictions = np.asarray(logits, dtype=np.float64).reshape(len(labels))
         with np.errstate(all="ignore"):
             return {name: REGRESSION[name](predictions, labels) for name in names}
-    predictions = np.asarray(logits).argmax(axis=-1)
-    return {name: CLASSIFICATION[name](predictions, labels) for name in names}
+    return {name: CLASSIFICATION[name](np.asarray(logits), labels) for name in names}

@@ -75,13 +75,13 @@ def sample_examples(
 def _strata(
     examples: Sequence[Mapping[str, Any]], rows: Mapping[str, list[int]], regression: bool
 ) -> dict[Any, list[str]]:
-    """Texts by the label of their first example, or by its quantile bin."""
-    first = {text: examples[indices[0]]["label"] for text, indices in rows.items()}
+    """Texts by their label, the least one where copies disagree, or by its quantile bin."""
+    labels = {text: min(examples[index]["label"] for index in indices) for text, indices in rows.items()}
     if regression:
-        order = sorted(first, key=lambda text: (first[text], text))
-        first = {text: rank * BINS // len(order) for rank, text in enumerate(order)}
+        order = sorted(labels, key=lambda text: (labels[text], text))
+        labels = {text: rank * BINS // len(order) for rank, text in enumerate(order)}
     strata = defaultdict(list)
-    for text, stratum in first.items():
+    for text, stratum in labels.items():
         strata[stratum].append(text)
     return dict(sorted(strata.items()))
 

@@ -26,6 +26,12 @@ def test_classification(name: str, expected: float) -> None:
     assert compute_metrics([name], "classification", LOGITS, LABELS) == {name: pytest.approx(expected)}
 
 
+def test_f1_goes_by_the_classes_of_the_task_and_not_by_those_that_occur() -> None:
+    logits, labels = np.eye(3)[[0, 1, 1, 0]], np.array([0, 1, 0, 0])
+    assert compute_metrics(["f1"], "classification", logits, labels)["f1"] == pytest.approx((0.8 + 2 / 3) / 2)
+    assert compute_metrics(["f1"], "classification", logits[:, :2], labels)["f1"] == pytest.approx(2 / 3)
+
+
 def test_regression() -> None:
     labels, logits = RNG.normal(size=100), RNG.normal(size=(100, 1))
     found = compute_metrics(["pearson", "spearman"], "regression", logits, labels)

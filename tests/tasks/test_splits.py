@@ -79,6 +79,17 @@ def test_the_seed_decides_the_splits_and_the_order_of_rows_does_not(tmp_path: Pa
     assert task.provenance["fingerprint"] == again.provenance["fingerprint"] != other.provenance["fingerprint"]
 
 
+def test_copies_that_disagree_go_where_they_go_whatever_their_order() -> None:
+    examples = [{"text": f"text {index % 30}", "label": int(index >= 30)} for index in range(60)]
+    fractions = {"search_val": 0.3, "select": 0.2}
+
+    def split(rows: list[dict[str, Any]]) -> dict[str, set[str]]:
+        indices = split_examples(rows, ("text",), fractions, "search_train", seed=1)
+        return {name: {rows[index]["text"] for index in chosen} for name, chosen in indices.items()}
+
+    assert split(examples) == split(examples[::-1])
+
+
 def test_the_fingerprint_changes_with_a_label(tmp_path: Path) -> None:
     train = rows(300)
     before = load_task(write(tmp_path, train, rows(20, seed=1)), seed=0).provenance["fingerprint"]
