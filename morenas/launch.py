@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -84,7 +84,7 @@ def to_config(config: DictConfig, schema: type[RunConfig]) -> Any:
     known = set(_keys(typed))
     for key in _keys(config):
         if key not in known and not any(key.startswith(f"{parent}.") for parent in OPEN_KEYS):
-            raise InputError(f"{key}: there is no such key{suggest(key, known)}.")
+            raise InputError(no_such_key(key, known))
     if OmegaConf.is_missing(config.task, "name"):
         raise InputError("No task was chosen: add +task=<name>, for example +task=demo or +task=glue/rte.")
     merged = OmegaConf.merge(typed, config)
@@ -116,12 +116,16 @@ def _start(command: str, schema: type[RunConfig], execute: Execute) -> None:
 
     try:
         hydra.main(version_base="1.3", config_path=config_directory(), config_name=command)(task)()
-    except OSError as error:
-        if begun or isinstance(error, HydraException) or error.filename is None:
+    except (OSError, ValueError) as error:
+        if begun or isinstance(error, (HydraException, OmegaConfBaseException, InputError)):
             raise
-        # Hydra makes the run directory before anything of ours runs.
+        # Until now Hydra alone was at work: it has read the words and made the run directory.
+        if isinstance(error, OSError) and error.filename is not None:
+            raise InputError(
+                f"{error.filename}: cannot be written ({error.strerror}); choose another hydra.run.dir."
+            ) from error
         raise InputError(
-            f"{error.filename}: cannot be written ({error.strerror}); choose another hydra.run.dir."
+            f"{' '.join(sys.argv[1:])}: makes no configuration ({error}); a group is chosen by name: training=default."
         ) from error
 
 
@@ -165,9 +169,11 @@ def _explain(error: Exception, schema: type[RunConfig]) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key = getattr(cause, "full_key", None)
     first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if key and key not in known_keys(schema):
+    if key and re.sub(r"\[\d+\]$", "", key) not in known_keys(schema):
         typed = next((word for word in map(_key_of, sys.argv[1:]) if word.startswith(f"{key}.")), key)
-        return f"{typed}: there is no such key{suggest(typed, known_keys(schema))}."
+        return no_such_key(typed, known_keys(schema))
+    if key and (unset := re.search(r"interpolation '\$\{(\S+)\}': Incompatible value 'None'", str(cause))):
+        return f"{unset[1]}: must be set, for example {unset[1]}=<value>"
     if key:
         return f"{key}: {str(cause).splitlines()[0]}"
     if match := re.search(r"Could not find '(\S+)/(\S+?)'", first):
@@ -177,13 +183,26 @@ def _explain(error: Exception, schema: type[RunConfig]) -> str:
         known = _group_choices(group)
         return f"{group}={name}: there is no such choice{suggest(name, known)}. Choose from {', '.join(known)}."
     if match := re.match(r"Could not override '(.+?)'", first):
-        return f"{match[1]}: there is no such key{suggest(match[1], known_keys(schema))}. {' '.join(rest)}".rstrip()
+        known = known_keys(schema)
+        wrong = f"{match[1]}: nothing is chosen yet." if match[1] in known else no_such_key(match[1], known)
+        return " ".join([wrong, *rest])
     return " ".join([first, *rest])
 
 
 def _key_of(word: str) -> str:
     """The key that a word of the command line sets."""
     return word.lstrip("+~").split("=")[0]
+
+
+def no_such_key(key: str, known: Collection[str]) -> str:
+    """Say that a key does not exist: with the nearest one that does, or all of its section."""
+    section, _, name = key.rpartition(".")
+    siblings = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == section}
+    if not section or not siblings:
+        return f"{key}: there is no such key{suggest(key, known)}."
+    # The section is spelled right, so the last part decides: by the whole path every sibling would be near.
+    near = suggest(key, [other for last, other in siblings.items() if suggest(name, [last])])
+    return f"{key}: there is no such key{near or f'; {section} has ' + ', '.join(sorted(siblings))}."
 
 
 def known_keys(schema: type[RunConfig]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import MISSING
 
 # OmegaConf reads the annotations at run time: builtin generics and Optional spelled with None are fine, Literal is not.
+# A mapping of the user's own names is Any: OmegaConf neither adds keys to a typed one nor merges one into null.
 
 
 class Granularity(Enum):
@@ -88,10 +89,10 @@ class TaskConfig:
     hub_path: str | None = None  # data set on the Hugging Face hub
     hub_name: str | None = None  # its configuration
     train_split: str = "train"
-    test_splits: dict[str, str] | None = None  # name in the results: split on the hub; null: test
+    test_splits: Any = None  # name in the results: split on the hub; null: test
     data_dir: str | None = None  # folder of jsonl, json, csv, tsv or parquet files, read in place of the hub
     train_file: str | None = None  # file in data_dir; null: train.*
-    test_files: dict[str, str] | None = None  # name in the results: file in data_dir; null: validation.*, else test.*
+    test_files: Any = None  # name in the results: file in data_dir; null: validation.*, else test.*
     search_val: float = 0.30  # fraction of the train split that the architecture is trained on
     select: float = 0.15  # fraction of the train split that checkpoints and candidates are chosen on
     max_examples: int | None = None  # take a seeded sample of the train split; null: all of it

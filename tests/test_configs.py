@@ -74,6 +74,12 @@ def test_the_nine_glue_tasks_are_there_with_published_settings() -> None:
     assert (rte.budget.lora_rank, rte.budget.fraction) == (32, 0.05)
 
 
+def test_a_hub_task_names_its_test_splits_on_the_command_line() -> None:
+    words = ["+task=hub", *REQUIRED["task/hub"], "task.test_splits={held: test}"]
+    config = composed("search", words)
+    assert isinstance(config, SearchRunConfig) and config.task.test_splits == {"held": "test"}
+
+
 def test_a_config_of_a_users_own_is_found(tmp_path: Path) -> None:
     (tmp_path / "task").mkdir()
     (tmp_path / "task" / "mine.yaml").write_text(

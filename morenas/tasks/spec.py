@@ -73,6 +73,12 @@ class TaskSpec:
                 f"task.search_val={self.search_val} and task.select={self.select} leave nothing for search_train; "
                 "together they must stay below 1."
             )
+        for key, what in (("test_splits", "split on the hub"), ("test_files", "file in task.data_dir")):
+            if not _names_to_names(getattr(self, key)):
+                raise InputError(
+                    f"task.{key}={getattr(self, key)}: a mapping, name in the results to {what}, or null; for example "
+                    f"'task.{key}={{test: validation}}'."
+                )
         if self.max_examples is not None and self.max_examples < 1:
             raise InputError(f"task.max_examples={self.max_examples}: at least 1, or null for all examples.")
         if self.max_length < 1:
@@ -88,3 +94,8 @@ class TaskSpec:
         if self.reads_files or self.source != "hub" or self.hub_path is None:
             return None
         return Need("dataset", self.hub_path, "task.data_dir=<folder of jsonl, csv, tsv or parquet files>")
+
+
+def _names_to_names(value: object) -> bool:
+    pairs = value.items() if isinstance(value, Mapping) else ()
+    return value is None or (bool(pairs) and all(isinstance(name, str) for pair in pairs for name in pair))
