@@ -94,6 +94,7 @@ def test_a_command_line_that_is_wrong(command: CommandLine, extra: list[str], sa
         (["task.test_files=validation.jsonl"], ["task.test_files", "a mapping"]),
         (["task.test_splits={test: 3}"], ["task.test_splits", "a mapping"]),
         (["model.name_or_path=/nowhere"], ["/nowhere"]),
+        (["model.name_or_path=./gone"], ["./gone", "no folder here"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -68,7 +68,8 @@ def load_pretrained(
     tokenizer = _load_tokenizer(source)
     notes = _notes(source, loading) + _ensure_pad_token(source, model, tokenizer)
     new = set(loading["missing_keys"]) | {key for key, *_ in loading["mismatched_keys"]}
-    _check_base(source, model, new)
+    _check_base(source, model, new, {key for key, *_ in loading["mismatched_keys"]})
+    _limit_to_positions(tokenizer, model)
     return Pretrained(model, tokenizer, source.name, find_head(model, new), _fingerprint(source, model), notes)
 
 
@@ -149,9 +150,14 @@ def _cannot_load(source: ModelSource, what: str, error: Exception) -> InputError
     )
 
 
-def _check_base(source: ModelSource, model: PreTrainedModel, new: set[str]) -> None:
+def _check_base(source: ModelSource, model: PreTrainedModel, new: set[str], mismatched: set[str]) -> None:
     prefix = model.base_model_prefix + "."
     base = [name for name, _ in model.named_parameters() if name.startswith(prefix)]
+    if other := [name for name in base if name in mismatched]:
+        raise InputError(
+            f"Model '{source.name}': {len(other)} of its weights have other shapes than config.json gives them (the "
+            f"first is {other[0]}); config.json and weights are of different models."
+        )
     missing = [name for name in base if name in new]
     if len(missing) > len(base) / 2:
         raise InputError(
@@ -159,6 +165,17 @@ def _check_base(source: ModelSource, model: PreTrainedModel, new: set[str]) -> N
             f"{type(model).__name__} "
             f"(the first is {missing[0]}); config.json and weights are of different models."
         )
+
+
+def _limit_to_positions(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    """Cut texts where the learned positions end, which not every tokenizer knows."""
+    from torch import nn
+
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.endswith(("position_embeddings", ".wpe")):
+            # RoBERTa counts from behind its padding index.
+            usable = module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+            tokenizer.model_max_length = min(tokenizer.model_max_length, usable)
 
 
 def _notes(source: ModelSource, loading: dict[str, Any]) -> tuple[str, ...]:

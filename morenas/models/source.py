@@ -24,7 +24,7 @@ _WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"(?!\.{1,2}/)[\w.-]+(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def resolve_model(name_or_path: str) -> ModelSource:
             f"model.name_or_path={name_or_path!r} is a file; name the folder that holds config.json, "
             "weights and tokenizer."
         )
-    if path.is_absolute() or name_or_path.startswith(("./", "../", "~")) or not _HUB_ID.fullmatch(name_or_path):
+    if not _HUB_ID.fullmatch(name_or_path):
         raise InputError(
             f"model.name_or_path={name_or_path!r} is no folder here and no name on the Hugging Face hub "
             "('name' or 'owner/name'); "
@@ -101,7 +101,7 @@ def _folder(name: str, path: Path) -> ModelSource:
 
 def _lacks(name: str, path: Path, what: str) -> InputError:
     return InputError(
-        f"Model '{name}': the folder {path} has no {what}. A model folder is what save_pretrained of model "
+        f"Model '{name}': the folder {path} lacks {what}. A model folder is what save_pretrained of model "
         "and tokenizer writes: "
         "config.json, weights and tokenizer side by side."
     )
@@ -112,7 +112,7 @@ def _shards(weights: Path) -> tuple[Path, ...]:
         return (weights,)
     try:
         names = set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{weights} is no weight index ({error}); copy the model folder again.") from error
     return tuple(weights.parent / name for name in sorted(names))
 
@@ -123,19 +123,26 @@ def _check_whole(name: str, shard: Path) -> None:
     if shard.suffix != ".safetensors":
         return
     size = shard.stat().st_size
-    with shard.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            header = json.loads(file.read(length)) if 8 + length <= size else None
-        except ValueError:
-            header = None
-    if not isinstance(header, dict):
+    whole = _size_by_header(shard, size)
+    if whole is None:
         raise InputError(
             f"Model '{name}': {shard} is no safetensors file or is cut short ({size:,} bytes); copy it again."
         )
-    ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    whole = 8 + length + max(ends, default=0)
     if size != whole:
         raise InputError(
             f"Model '{name}': {shard} is damaged: {size:,} bytes where its header speaks of {whole:,}; copy it again."
         )
+
+
+def _size_by_header(shard: Path, size: int) -> int | None:
+    """The bytes that the header of a safetensors file speaks of; None where there is no such header."""
+    with shard.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if 8 + length > size:
+            return None
+        try:
+            header = json.loads(file.read(length))
+            ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+            return 8 + length + int(max(ends, default=0))
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,22 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
     with pytest.raises(InputError, match="weights lack"):
         load_pretrained(str(tmp_path), 2)
+
+
+def test_weights_of_another_size_are_refused_even_where_they_are_few(tmp_path: Path) -> None:
+    save_tiny("bert", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"vocab_size": 5}))
+    with pytest.raises(InputError, match=r"1 of its weights .*\(the first is bert.embeddings.word_embeddings.weight\)"):
+        load_pretrained(str(tmp_path), 2)
+
+
+@pytest.mark.parametrize(("family", "positions"), [("bert", 70), ("roberta", 69), ("gpt2", 70), ("llama", 2000)])
+def test_texts_are_cut_where_the_positions_of_the_model_end(family: str, positions: int, tmp_path: Path) -> None:
+    save_tiny(family, tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": 2000}))
+    assert load_pretrained(str(tmp_path), 2).tokenizer.model_max_length == positions
 
 
 def test_a_model_type_that_nobody_knows_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from tiny_models import save_tiny
 
 from morenas.errors import InputError
 from morenas.hub import Need
-from morenas.models import resolve_model
+from morenas.models import hub_need, resolve_model
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_a_whole_folder_is_local_with_its_weights(folder: Path) -> None:
 )
 def test_an_incomplete_folder_is_refused_by_what_it_lacks(folder: Path, missing: str, named: str) -> None:
     (folder / missing).unlink()
-    with pytest.raises(InputError, match=f"has no .*{named}"):
+    with pytest.raises(InputError, match=f"lacks .*{named}"):
         resolve_model(str(folder))
 
 
@@ -60,6 +61,30 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
     with pytest.raises(InputError, match="model-00001-of-00002"):
         resolve_model(str(folder))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [{"a": {"dtype": "F32"}}, {"a": [1]}, ["a"], {"a": {"data_offsets": "ab"}}],
+    ids=lambda header: str(header),
+)
+def test_a_header_of_another_kind_is_refused_by_file(folder: Path, header: object) -> None:
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(InputError, match=r"model\.safetensors is no safetensors file"):
+        resolve_model(str(folder))
+
+
+def test_an_index_of_another_kind_is_refused(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text("[]")
+    with pytest.raises(InputError, match="is no weight index"):
+        resolve_model(str(folder))
+
+
+@pytest.mark.parametrize("name", ["./gone", "../gone"])
+def test_a_relative_path_is_never_taken_for_a_hub_name(name: str) -> None:
+    assert hub_need(name) is None
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./gone", "../gone/model", "a/b/c", "no such model"])
