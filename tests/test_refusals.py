@@ -87,6 +87,7 @@ def test_a_command_line_that_is_wrong(command: CommandLine, extra: list[str], sa
         (["task.label_column=lable"], ["lable", "label"]),
         (["task.label_names=[no,maybe]", "task.label_column=text"], ["maybe"]),
         (["task.search_val=1.2"], ["search_val"]),
+        (["task.max_length=2"], ["task.max_length=2", "at least 3"]),
         (["task.max_examples=1"], ["max_examples"]),
         (["task.data_dir=/nowhere"], ["/nowhere"]),
         (["task.train_file=nothing.jsonl"], ["nothing.jsonl"]),

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from morenas.errors import InputError
+
 
 def encode(
     dataset: Dataset, tokenizer: PreTrainedTokenizerBase, text_columns: Sequence[str], max_length: int
@@ -18,8 +20,16 @@ def encode(
         max_length: Tokens an example is cut to, the longer text of a pair first; the tokenizer's own limit holds too.
     Returns:
         Columns of the model's inputs (``input_ids``, ``attention_mask``, …) and ``labels``, not padded.
+    Raises:
+        InputError: If the tokenizer's special tokens alone fill ``max_length``.
     """
     texts = [list(dataset[column]) for column in text_columns]
     limit = min(max_length, tokenizer.model_max_length)
+    special = tokenizer.num_special_tokens_to_add(pair=len(texts) == 2)
+    if limit <= special:
+        raise InputError(
+            f"task.max_length={max_length}: the tokenizer adds {special} tokens of its own to an example, so no text "
+            f"would be left; at least {special + 1}."
+        )
     encoded = tokenizer(*texts, truncation=True, max_length=limit, padding=False, verbose=False)
     return Dataset.from_dict({**encoded, "labels": list(dataset["label"])})

@@ -28,6 +28,8 @@ def label_names(spec: TaskSpec, train: Table) -> tuple[str, ...]:
         return ()
     if spec.label_names is not None:
         names: Sequence[str] = spec.label_names
+        if len(set(names)) < len(names):
+            raise InputError(f"task.label_names={list(names)}: every class needs a name of its own.")
     else:
         values: set[Any] = {_plain(row.get(spec.label_column)) for row in train.rows} - {None}
         kinds = {type(value) for value in values}
@@ -78,6 +80,12 @@ def _check_columns(spec: TaskSpec, table: Table) -> None:
 def _text(table: Table, index: int, column: str, value: Any) -> str:
     if not isinstance(value, str):
         raise InputError(f"{table.place(index)}: '{column}' must be text, this is {value!r}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{table.place(index)}: '{column}' holds half a character ({value[error.start]!r}); write it whole."
+        ) from error
     return value
 
 
@@ -99,7 +107,7 @@ def _class(table: Table, index: int, value: Any, names: Sequence[str], spec: Tas
 def _number(table: Table, index: int, value: Any) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number):
         raise InputError(f"{table.place(index)}: a regression label must be a finite number, this is {value!r}.")

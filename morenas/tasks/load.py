@@ -10,6 +10,7 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
 
+from morenas.errors import InputError
 from morenas.seeds import derive
 from morenas.tasks.labels import Example, check_examples, label_names
 from morenas.tasks.metrics import check_metrics, compute_metrics
@@ -81,6 +82,10 @@ def load_task(spec: TaskSpec, seed: int) -> Task:
     everything = check_examples(spec, raw.train, names)
     train = [example for example in everything if content(example, spec.text_columns) not in seen]
     dropped = len(everything) - len(train)
+    if not train:
+        raise InputError(
+            f"{raw.train.name}: every text is in a test set too, so none is left to train on; name other data."
+        )
     regression = spec.kind == "regression"
     if spec.max_examples is not None:
         sample = sample_examples(train, spec.text_columns, spec.max_examples, derive(seed, "sample"), regression)

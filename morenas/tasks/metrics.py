@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,6 +58,7 @@ def compute_metrics(names: Sequence[str], kind: str, logits: Values, labels: Val
     """Score logits ``(examples, num_labels)`` against labels ``(examples,)``."""
     if kind == "regression":
         predictions = np.asarray(logits, dtype=np.float64).reshape(len(labels))
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", stats.ConstantInputWarning)
             return {name: REGRESSION[name](predictions, labels) for name in names}
     return {name: CLASSIFICATION[name](np.asarray(logits), labels) for name in names}

@@ -81,6 +81,26 @@ def test_one_name_only_is_refused(tmp_path: Path) -> None:
         task(tmp_path, ["yes"], label_names=("yes",))
 
 
+def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"task\.label_names=\['no', 'yes', 'no'\]: every class needs a name"):
+        task(tmp_path, [0, 1, 2], label_names=("no", "yes", "no"))
+
+
+def test_half_a_character_is_refused_by_its_place(tmp_path: Path) -> None:
+    task(tmp_path, ["yes", "no"])
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write('\n{"text": "a \\ud83d b", "label": "yes"}')
+    with pytest.raises(InputError, match=r"train\.jsonl, line 61: 'text' holds half a character \('\\ud83d'\)"):
+        load_task(TaskSpec("task", ("text",), ("accuracy",), data_dir=str(tmp_path)), seed=0)
+
+
+def test_a_train_set_that_is_all_in_a_test_set_is_refused(tmp_path: Path) -> None:
+    task(tmp_path, ["yes", "no"])
+    (tmp_path / "test.jsonl").write_bytes((tmp_path / "train.jsonl").read_bytes())
+    with pytest.raises(InputError, match=r"train\.jsonl: every text is in a test set too"):
+        load_task(TaskSpec("task", ("text",), ("accuracy",), data_dir=str(tmp_path)), seed=0)
+
+
 def test_scores_keep_their_values(tmp_path: Path) -> None:
     found = score(tmp_path, [0.25, 3, "4.5", -1.0])
     assert found.label_names == () and found.num_labels == 1
@@ -89,7 +109,9 @@ def test_scores_keep_their_values(tmp_path: Path) -> None:
     assert sorted(kept) == sorted([0.25, 3.0, 4.5, -1.0] * 15)
 
 
-@pytest.mark.parametrize("label", [float("nan"), float("inf"), float("-inf"), "1e999", "high", None, True, [1.0]])
+@pytest.mark.parametrize(
+    "label", [float("nan"), float("inf"), float("-inf"), "1e999", 10**400, "high", None, True, [1.0]]
+)
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_score_that_is_not_a_finite_number_is_refused_by_its_place(split: str, label: Any, tmp_path: Path) -> None:
     good, bad = [0.0, 1.0, 2.0], [0.0, 1.0, label]
