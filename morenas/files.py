@@ -59,6 +59,18 @@ def read_json(path: str | Path, what: str) -> Any:
         raise InputError(f"{path}: the {what} is not JSON ({error}); restore the file it was copied from.") from error
 
 
+def read_object(path: str | Path, what: str) -> dict[str, Any]:
+    """Read a JSON object; as ``read_json``.
+
+    Raises:
+        InputError: If it is missing, or JSON of another kind.
+    """
+    document = read_json(path, what)
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: the {what} is no JSON object; restore the file it was copied from.")
+    return document
+
+
 def sha256(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with Path(path).open("rb") as file:

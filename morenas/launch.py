@@ -54,7 +54,7 @@ def launch(command: str, schema: type[RunConfig], execute: Execute) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(_explain(error, schema))
     except RunError as error:
-        sys.exit(f"morenas: failed: {error}")
+        _fail(error)
 
 
 def register_schemas() -> None:
@@ -106,6 +106,10 @@ def _start(command: str, schema: type[RunConfig], execute: Execute) -> None:
                 config.tracking.wandb.group = Path(settings.sweep.dir).name
             directory.begin(command, config, list(settings.overrides.task))
             return _execute(command, execute, config, directory)
+        except RunError as error:
+            if settings.mode == RunMode.RUN:
+                _fail(error)
+            raise
         except (InputError, OmegaConfBaseException) as error:
             directory.discard_if_idle()
             if settings.mode == RunMode.RUN:
@@ -130,7 +134,7 @@ def _start(command: str, schema: type[RunConfig], execute: Execute) -> None:
 
 
 def _resume(command: str, schema: type[RunConfig], execute: Execute, path: Path) -> None:
-    if extra := [word for word in sys.argv[1:] if not word.startswith("resume=")]:
+    if extra := [word for word in sys.argv[1:] if _key_of(word) != "resume"]:
         raise InputError(
             f"resume={path}: a resumed run keeps its own configuration; leave out {' '.join(extra)}, or start a "
             "new run."
@@ -153,10 +157,14 @@ def _execute(command: str, execute: Execute, config: RunConfig, directory: RunDi
 
 
 def _resumed_directory(words: Sequence[str]) -> Path | None:
-    for word in words:
-        if word.startswith("resume=") and word not in ("resume=", "resume=null"):
-            return Path(word.removeprefix("resume=").strip("'\""))
-    return None
+    given = {word.partition("=")[2].strip("'\"") for word in words if _key_of(word) == "resume"} - {"null"}
+    if len(given) > 1 or "" in given:
+        raise InputError(f"resume={' resume='.join(sorted(given))}: name one run directory.")
+    return Path(given.pop()) if given else None
+
+
+def _fail(error: RunError) -> NoReturn:
+    sys.exit(f"morenas: failed: {error}")
 
 
 def _refuse(message: str) -> NoReturn:

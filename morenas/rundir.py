@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from morenas.errors import InputError
-from morenas.files import read_json, write_json, write_text
+from morenas.files import read_object, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class RunDirectory:
         self.phases = self.checkpoints / "phases.json"
         self.report = path / "report.html"
         self._run = path / ".hydra" / "run.json"
+        self._found = set(path.iterdir()) if path.is_dir() else set()
 
     def begin(self, command: str, config: Any, overrides: list[str]) -> None:
         """Claim the directory for a new run and write its resolved config under ``.hydra/``.
@@ -72,33 +73,41 @@ class RunDirectory:
             )
         if self.is_complete():
             raise InputError(f"resume={self.path}: this run is complete; its results are in {self.results}.")
-        document = read_json(self._run, "run")
-        if document["command"] != command:
+        saved = self._saved()
+        if saved.command != command:
             raise InputError(
-                f"resume={self.path}: this run belongs to python -m morenas.{document['command']}, not "
-                f"morenas.{command}."
+                f"resume={self.path}: this run belongs to python -m morenas.{saved.command}, not morenas.{command}."
             )
-        return Saved(**document)
+        return saved
 
     def saved_overrides(self) -> list[str]:
         """What the command line that began the run set."""
-        return list(read_json(self._run, "run")["overrides"])
+        return list(self._saved().overrides)
 
     def is_complete(self) -> bool:
         """Whether the run has published its results."""
-        return self.results.exists() and read_json(self.results, "results").get("status") == "complete"
+        return self.results.exists() and read_object(self.results, "results").get("status") == "complete"
 
     def discard_if_idle(self) -> None:
-        """Remove the directory of a run that was refused before any work was done in it."""
-        work = [path for path in self.path.rglob("*") if path.is_file() and not self._is_preparation(path)]
-        if not work:
-            shutil.rmtree(self.path, ignore_errors=True)
+        """Remove what a run that was refused before any work left; what it found there is not its own to remove."""
+        ours = set(self.path.iterdir()) - self._found
+        if all(self._is_preparation(path) for path in ours):
+            for path in ours:
+                shutil.rmtree(path, ignore_errors=True)
             with contextlib.suppress(OSError):
+                self.path.rmdir()
                 self.path.parent.rmdir()
 
-    def _is_preparation(self, path: Path) -> bool:
-        top = path.relative_to(self.path).parts[0]
-        return top in (".hydra", "wandb") or path == self.phases
+    def _is_preparation(self, top: Path) -> bool:
+        files = (path for path in top.rglob("*") if path.is_file())
+        return top.name in (".hydra", "wandb") or (top.is_dir() and all(path == self.phases for path in files))
+
+    def _saved(self) -> Saved:
+        document = read_object(self._run, "run")
+        try:
+            return Saved(**document)
+        except TypeError as error:
+            raise InputError(f"{self._run}: not what a run wrote; restore it, or begin a new run.") from error
 
     def drop_checkpoints(self) -> None:
         """Remove the state of phases that are finished."""
@@ -107,7 +116,7 @@ class RunDirectory:
     def _refuse_taken(self, resolved: dict[str, Any]) -> None:
         if self.is_complete():
             raise InputError(f"{self.path}: holds a complete run; choose another hydra.run.dir, or remove it.")
-        theirs = read_json(self._run, "run")["config"] if self._run.exists() else {}
+        theirs = self._saved().config if self._run.exists() else {}
         differing = sorted(_differing_keys(resolved, theirs))
         if differing:
             raise InputError(

@@ -63,7 +63,7 @@ def search(run: Pipeline, config: SearchRunConfig) -> tuple[Architecture, Factor
     from morenas.space import Architecture, Budget, build_space
 
     inherited = run.directory.checkpoints / "inherited.safetensors"
-    if not run.directory.architecture.exists():
+    if not (run.directory.architecture.exists() and inherited.exists()):
         space = build_space(
             run.targets(config.space.target_modules, config.space.exclude_modules),
             config.space.nblocks,

@@ -30,6 +30,10 @@ def refused(done: Outcome, *said: str) -> None:
         assert words in done.err
 
 
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
@@ -174,7 +178,53 @@ def test_a_run_directory_that_is_taken(command: CommandLine, words: list[str], t
     refused(command("finetune", f"resume={tmp_path / 'run'}"), "morenas.search")
     refused(command("search", f"resume={tmp_path / 'run'}", "seed=3"), "seed=3")
     refused(command("search", f"resume={tmp_path}"), "no run")
+    refused(command("search", f"resume={tmp_path / 'run'}", f"resume={tmp_path}"), "one run directory")
+    refused(command("search", "resume=", *words), "one run directory")
     refused(command("search", f"resume={tmp_path / 'nowhere'}"), "no such directory")
+
+
+def test_a_refused_run_leaves_alone_what_was_there(command: CommandLine, words: list[str], tmp_path: Path) -> None:
+    mine = tmp_path / "run" / "wandb" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    refused(command("search", *words, "training.scheduler=none"), "scheduler")
+    assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == [mine]
+
+
+def test_a_refused_run_leaves_alone_a_run_that_has_only_just_begun(
+    command: CommandLine, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("morenas.pipeline.load_task", interrupt)
+        assert command("search", *words).status != 0
+    refused(command("search", *words), f"resume={tmp_path / 'run'}")
+    assert command("search", f"resume={tmp_path / 'run'}").status == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [(".hydra/run.json", "{}"), (".hydra/run.json", "[]"), ("results.json", "[]")]
+)
+def test_a_document_of_another_kind_in_a_run_directory(
+    command: CommandLine, words: list[str], tmp_path: Path, name: str, text: str
+) -> None:
+    assert command("search", *words).status == 0
+    (tmp_path / "run" / "results.json").unlink()
+    (tmp_path / "run" / name).write_text(text)
+    refused(command("search", *words), name)
+    refused(command("search", f"resume={tmp_path / 'run'}"), name)
+
+
+@pytest.mark.parametrize("name", ["architecture.json", "checkpoints/inherited.safetensors"])
+def test_what_the_search_left_can_be_made_anew(
+    command: CommandLine, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("morenas.pipeline.save_adapter", interrupt)
+        assert command("search", *words).status != 0
+    found = (tmp_path / "run" / "architecture.json").read_bytes()
+    (tmp_path / "run" / name).unlink()
+    assert command("search", f"resume={tmp_path / 'run'}").status == 0
+    assert (tmp_path / "run" / "architecture.json").read_bytes() == found
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(
@@ -252,9 +302,6 @@ def test_a_method_that_does_not_fit(
 def test_a_checkpoint_cut_short(
     command: CommandLine, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
         patch.setattr(
             "morenas.pipeline.save_adapter" if name == "finetune" else "morenas.search.write_trajectory", interrupt
