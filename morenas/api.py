@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,8 +82,8 @@ class SearchSettings:
             if getattr(self, name) < 1:
                 raise InputError(f"search.{name}={getattr(self, name)}: must be at least 1.")
         for name in ("learning_rate", "arch_learning_rate", "temperature_start", "temperature_end", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"search: {name}={getattr(self, name)} must be above 0.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"search: {name}={getattr(self, name)} must be above 0, and finite.")
         if not 0 <= self.warmup < self.steps:
             raise InputError(
                 f"search: warmup={self.warmup} must be at least 0 and below steps={self.steps}; else no architecture "
@@ -308,7 +309,10 @@ class _Search:
 
     def outcome(self) -> SearchOutcome:
         if not bool((self.logits.detach().abs() > 1e-8).any()):
-            raise RunError("The search moved no architecture logit: the loss does not depend on the searched modules.")
+            raise RunError(
+                "The search moved no architecture logit: it had too few steps (search.steps), or the loss does not "
+                "depend on the searched modules."
+            )
         scores = self.logits.detach().masked_fill(self.forbidden, -torch.inf)
         picks = SELECTIONS[self.settings.selection](scores, self.costs, self.budget)
         shapes = self.space.shapes(picks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from morenas.errors import InputError
@@ -33,6 +34,7 @@ def execute(config: FinetuneRunConfig, directory: RunDirectory) -> float:
     """Fine-tune by the chosen method; return the main metric on the select split."""
     check_architecture_is_named(config)
     check_parameters_belong(config)
+    check_parameters(config)
     probe_hub(config)
     from morenas.pipeline import pipeline
 
@@ -59,6 +61,19 @@ def check_architecture_is_named(config: FinetuneRunConfig) -> None:
         raise InputError(
             f"architecture={config.architecture} goes with method=more, not with method={config.method.name.value}."
         )
+
+
+def check_parameters(config: FinetuneRunConfig) -> None:
+    """PEFT takes a negative dropout for none, and any scale.
+
+    Raises:
+        InputError: If a number is out of range.
+    """
+    dropout, alpha = config.method.dropout, config.method.alpha
+    if not 0 <= dropout < 1:
+        raise InputError(f"method.dropout={dropout}: must be at least 0 and below 1.")
+    if alpha is not None and not 0 < alpha < math.inf:
+        raise InputError(f"method.alpha={alpha}: must be above 0 and finite, or null for twice the rank.")
 
 
 def check_parameters_belong(config: FinetuneRunConfig) -> None:
@@ -89,6 +104,8 @@ def build(run: Pipeline, config: FinetuneRunConfig) -> tuple[Method, dict[str, t
         targets = run.targets(config.method.target_modules, config.method.exclude_modules)
         return build_method(config.method.name.value, **parameters(config)), targets
     architecture = Architecture.from_json(config.architecture)
+    if not architecture.modules:
+        raise InputError(f"{config.architecture}: gives no module an adapter; train the head alone: method=head.")
     architecture.check(run.targets(".*", None))
     architecture.to_json(run.directory.architecture)
     run.trackers.architecture(architecture)

@@ -98,6 +98,8 @@ class Pipeline:
         if exclude_modules is not None:
             excluded = target_linears(model, _names(exclude_modules), head)
             found = {name: shape for name, shape in found.items() if name not in excluded}
+        if not found:
+            raise InputError(f"exclude_modules={exclude_modules!r} leaves none of target_modules={target_modules!r}.")
         return found
 
     def final_steps(self) -> int:
@@ -124,7 +126,7 @@ class Pipeline:
         if outcome.exists():
             return dict(read_json(outcome, "phase outcome"))
         settings = TrainingSettings(
-            **{**asdict(self.training), "learning_rate": learning_rate or self.training.learning_rate}
+            **asdict(self.training) | ({} if learning_rate is None else {"learning_rate": learning_rate})
         )
         pretrained = self.load_model()
         with self.meter.phase(phase) as measured:
@@ -285,4 +287,8 @@ def summary(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _names(modules: Any) -> str | list[str]:
+    if not isinstance(modules, (str, list)):
+        raise InputError(
+            f"Target modules {modules!r}: give all-linear, auto, a regular expression, or a list of names."
+        )
     return modules if isinstance(modules, str) else [str(name) for name in modules]

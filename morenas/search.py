@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
+from morenas.errors import InputError
 from morenas.launch import launch
 from morenas.rundir import RunDirectory
 from morenas.schema import Compare, Init, RunConfig, SearchRunConfig, Source
@@ -18,6 +20,7 @@ Factors = dict[str, Any]
 
 def execute(config: SearchRunConfig, directory: RunDirectory) -> float:
     """Run the phases: search, final fine-tune, comparison; return the main metric on the select split."""
+    check_comparison(config)
     probe_hub(config)
     from morenas.pipeline import pipeline
 
@@ -28,6 +31,17 @@ def execute(config: SearchRunConfig, directory: RunDirectory) -> float:
         if compares_with_lora(config) and architecture.modules:  # no LoRA has no parameters
             rows.append(finetune_lora(run, config, architecture))
         return run.finish("search", rows, dict(architecture.budget))
+
+
+def check_comparison(config: SearchRunConfig) -> None:
+    """Notice before the search what would stop the comparison after it.
+
+    Raises:
+        InputError: If a number of the comparison is not one to train with.
+    """
+    for name, value in vars(config.comparison).items():
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"comparison.{name}={value}: must be above 0 and finite, or null.")
 
 
 def compares_with_lora(config: SearchRunConfig) -> bool:
@@ -116,11 +130,11 @@ def run_search(
 def search_settings(config: SearchRunConfig, final_steps: int) -> SearchSettings:
     """The search section of a config as ``search_architecture`` takes it."""
     from morenas.api import SearchSettings
-    from morenas.errors import InputError
 
     given, training = config.search, config.training
+    if not 0 < given.steps_fraction < math.inf:
+        raise InputError(f"search.steps_fraction={given.steps_fraction}: must be above 0, and finite.")
     steps = given.steps if given.steps is not None else max(10, round(given.steps_fraction * final_steps))
-    warmup = round(given.warmup * steps)
     if not 0 <= given.warmup < 1:
         raise InputError(
             f"search.warmup={given.warmup}: a fraction of the search's steps, at least 0 and below 1; else no "
@@ -129,9 +143,9 @@ def search_settings(config: SearchRunConfig, final_steps: int) -> SearchSettings
     return SearchSettings(
         steps=steps,
         # Adapters start as zero and give the logits no gradient before the weights' first step.
-        warmup=max(1, min(warmup, steps - 1)),
+        warmup=max(1, min(round(given.warmup * steps), steps - 1)),
         every=given.every,
-        learning_rate=given.learning_rate or training.learning_rate,
+        learning_rate=training.learning_rate if given.learning_rate is None else given.learning_rate,
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         ramp=training.warmup_ratio,

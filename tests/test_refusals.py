@@ -79,11 +79,17 @@ def test_a_command_line_that_is_wrong(command: CommandLine, extra: list[str], sa
     ("changes", "said"),
     [
         (["budget.fraction=0"], ["budget"]),
+        (["budget.fraction=nan"], ["budget.fraction=nan", "finite"]),
+        (["budget.fraction=inf"], ["budget.fraction=inf", "finite"]),
         (["budget=custom", "budget.params=0"], ["budget"]),
+        (["budget=custom", f"budget.params={10**20}"], ["more than can be counted"]),
         (["budget=custom", "budget.params=3"], ["3", "smallest"]),
         (["space.nblocks=[3,5]", "space.pad=false"], ["3, 5", "pad"]),
         (["space.target_modules=[qury]"], ["qury", "query"]),
         (["space.target_modules='.*nothing'"], ["nothing"]),
+        (["space.target_modules=3"], ["Target modules 3", "a list of names"]),
+        (["space.exclude_modules=3"], ["Target modules 3", "a list of names"]),
+        (["space.exclude_modules='.*'"], ["exclude_modules='.*' leaves none"]),
         (["space.ranks=[]"], ["space.ranks"]),
         (["space.ranks=[-1]"], ["-1"]),
         (["space.nblocks=[0]"], ["space.nblocks"]),
@@ -93,6 +99,13 @@ def test_a_command_line_that_is_wrong(command: CommandLine, extra: list[str], sa
         (["task.search_val=1.2"], ["search_val"]),
         (["task.max_length=2"], ["task.max_length=2", "at least 3"]),
         (["task.max_examples=1"], ["max_examples"]),
+        (["training.max_steps=null", "training.epochs=inf"], ["training.epochs=inf", "finite"]),
+        (["search.warmup=nan"], ["search.warmup=nan"]),
+        (["search.steps_fraction=-1"], ["search.steps_fraction=-1"]),
+        (["search.learning_rate=0"], ["learning_rate=0"]),
+        (["search.arch_learning_rate=inf"], ["arch_learning_rate=inf", "finite"]),
+        (["compare=lora", "comparison.learning_rate=-1"], ["comparison.learning_rate=-1"]),
+        (["compare=lora", "comparison.alpha=0"], ["comparison.alpha=0"]),
         (["task.data_dir=/nowhere"], ["/nowhere"]),
         (["task.train_file=nothing.jsonl"], ["nothing.jsonl"]),
         (["task.test_files={test: nothing.jsonl}"], ["nothing.jsonl"]),
@@ -255,7 +268,7 @@ def test_a_loss_that_is_not_finite_in_the_final_finetune(
     refused(done, "finetune", "step", "learning rate", "batch")
 
 
-@pytest.mark.parametrize("spoil", ["json", "version", "model", "missing"])
+@pytest.mark.parametrize("spoil", ["json", "version", "model", "missing", "empty"])
 def test_an_architecture_that_does_not_fit(
     command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path, spoil: str
 ) -> None:
@@ -266,6 +279,8 @@ def test_an_architecture_that_does_not_fit(
         path.write_text(path.read_text().replace("morenas.architecture/1", "morenas.architecture/9"))
     if spoil == "json":
         path.write_text(path.read_text()[:-20])
+    if spoil == "empty":
+        Architecture("tiny", "cyclic", {}, 0.0, {"params": 100, "request": {}}).to_json(path)
     if spoil == "missing":
         path.unlink()
     said = {
@@ -273,6 +288,7 @@ def test_an_architecture_that_does_not_fit(
         "version": ["morenas.architecture/9", "morenas.architecture/1"],
         "model": [name],
         "missing": ["cannot be read"],
+        "empty": ["no module", "method=head"],
     }[spoil]
     done = command("finetune", *task_words(tiny_task, tiny_model, tmp_path / "run"), f"architecture={path}")
     refused(done, *said)
@@ -287,6 +303,10 @@ def test_an_architecture_that_does_not_fit(
         ["method=lorra"],
         ["method=lora", "method.rank=0"],
         ["method=lora", "method.block_size=2"],
+        ["method=lora", "method.dropout=-1"],
+        ["method=lora", "method.alpha=nan"],
+        ["method=gralora", "method.rank=3"],
+        ["method=boft", "method.block_size=5"],
         ["method=head", "method.rank=4"],
         ["method=full", "method.target_modules=[query]"],
     ],

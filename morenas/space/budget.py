@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -71,18 +72,20 @@ def _check_request(request: Mapping[str, float]) -> None:
     if "params" in request and len(request) > 1:
         raise InputError(f"{spelled}: budget.params already says the whole budget; {ways}.")
     for key, value in request.items():
-        if value <= 0:
-            raise InputError(f"budget.{key}={value}: a budget must be greater than 0; {ways}.")
+        if not 0 < value < math.inf:
+            raise InputError(f"budget.{key}={value}: a budget must be greater than 0, and finite; {ways}.")
 
 
 def _check_reachable(space: SearchSpace, total: int, request: Mapping[str, float]) -> None:
+    spelled = ", ".join(f"budget.{key}={value}" for key, value in request.items())
     costs = space.costs()
+    if total > torch.iinfo(costs.dtype).max:
+        raise InputError(f"{spelled}: {total:.1e} parameters are more than can be counted; lower the budget.")
     adapters = torch.tensor([choice.blk_r > 0 for choice in space.choices])
     smallest = int(costs[space.admissible() & adapters].min())
     cheapest = costs.masked_fill(~space.admissible(), torch.iinfo(torch.int64).max).min(dim=1).values
     least = max(int(cheapest.sum()), smallest)
     if total < least:
-        spelled = ", ".join(f"budget.{key}={value}" for key, value in request.items())
         raise InputError(
             f"{spelled}: {total:,} parameters are below the smallest architecture of this search space ({least:,}); "
             "raise the budget, add 0 to space.ranks, or name fewer space.target_modules."

@@ -167,7 +167,9 @@ class GraLora:
 
     def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> GraloraConfig:
         _require_rank(self.name, self.rank)
-        _require_divides(self.name, "blocks", self.blocks, {"rank": (self.rank,), **targets})
+        if self.rank % self.blocks:
+            raise InputError(f"method {self.name}: rank={self.rank} must be a multiple of blocks={self.blocks}.")
+        _require_divides(self.name, "blocks", self.blocks, targets)
         return GraloraConfig(
             r=self.rank,
             alpha=_whole(_alpha(self)),

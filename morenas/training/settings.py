@@ -63,9 +63,9 @@ class TrainingSettings:
             "evals",
             "checkpoint_every",
         ):
-            _require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
+            _require(name, getattr(self, name), 0 < getattr(self, name) < math.inf, "more than 0, and finite")
         for name in ("weight_decay", "max_grad_norm"):
-            _require(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
+            _require(name, getattr(self, name), 0 <= getattr(self, name) < math.inf, "at least 0, and finite")
         _require("warmup_ratio", self.warmup_ratio, 0 <= self.warmup_ratio < 1, "in [0, 1)")
         _require("max_steps", self.max_steps, self.max_steps is None or self.max_steps > 0, "more than 0, or null")
 

@@ -73,7 +73,7 @@ def test_adalora_leaves_steps_to_cut_ranks_in() -> None:
         (Lora(rank=0), 10, "rank=0"),
         (AdaLora(rank=4, initial_rank=4), 10, "nothing to cut"),
         (AdaLora(rank=4), 1, "1 steps leave none"),
-        (GraLora(rank=4, blocks=3), 10, "blocks=3 does not divide 4"),
+        (GraLora(rank=4, blocks=3), 10, "rank=4 must be a multiple of blocks=3"),
         (GraLora(rank=10, blocks=5), 10, r"blocks=5 does not divide 16 \('layer.0.up'\)"),
         (Boft(block_size=7), 10, "block_size=7 does not divide 16"),
     ],
