@@ -106,8 +106,15 @@ def compare(paths: Sequence[Path]) -> list[Row]:
     """
     groups: dict[Key, list[Measured]] = defaultdict(list)
     for file in sorted({file for path in paths for file in find_results(path)}):
-        for key, measured in methods(read_results(file)):
-            groups[key].append(measured)
+        results = read_results(file)
+        try:
+            measured = list(methods(results))
+        except (KeyError, ValueError) as error:
+            raise InputError(
+                f"{file}: its parts do not fit together ({error}); restore it, or leave it out."
+            ) from error
+        for key, one in measured:
+            groups[key].append(one)
     return [summarize(key, groups) for key in sorted(groups)]
 
 

@@ -55,6 +55,15 @@ def results(
     }
 
 
+@pytest.mark.parametrize(
+    "change", [{"phases": []}, {"split": "tset"}, {"metric": "f1"}, {"command": "python -m 'morenas"}], ids=str
+)
+def test_results_whose_parts_do_not_fit_together_are_refused_by_file(change: dict[str, Any], tmp_path: Path) -> None:
+    write_results(tmp_path / "results.json", results(0, 0.9) | change)
+    with pytest.raises(InputError, match=r"results\.json: its parts do not fit together"):
+        compare([tmp_path])
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     for seed, value in enumerate((0.90, 0.94, 0.95)):
