@@ -31,6 +31,10 @@ REFUSED = 2
 OPEN_KEYS = ("task.test_splits", "task.test_files")  # mappings of the user's own names
 
 
+class _Told(InputError):
+    """A job's error that has been printed."""
+
+
 def launch(command: str, schema: type[RunConfig], execute: Execute) -> None:
     """Run ``execute(config, run directory)`` on what the command line says.
 
@@ -49,6 +53,8 @@ def launch(command: str, schema: type[RunConfig], execute: Execute) -> None:
             _resume(command, schema, execute, directory)
         else:
             _start(command, schema, execute)
+    except _Told:
+        sys.exit(REFUSED)
     except InputError as error:
         _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
@@ -112,11 +118,13 @@ def _start(command: str, schema: type[RunConfig], execute: Execute) -> None:
             raise
         except (InputError, OmegaConfBaseException) as error:
             directory.discard_if_idle()
+            message = str(error) if isinstance(error, InputError) else _explain(error, schema)
             if settings.mode == RunMode.RUN:
                 # Left to Hydra, the error would be preceded by a line of Hydra's own.
-                _refuse(str(error) if isinstance(error, InputError) else _explain(error, schema))
-            print(f"morenas: error: {error}", file=sys.stderr)
-            raise
+                _refuse(message)
+            # Hydra raises the first of a sweep's errors again, when all jobs are through.
+            print(f"morenas: error: job {settings.job.num}: {message}", file=sys.stderr)
+            raise _Told(message) from error
 
     try:
         hydra.main(version_base="1.3", config_path=config_directory(), config_name=command)(task)()

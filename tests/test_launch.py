@@ -119,7 +119,8 @@ def test_a_failed_job_of_a_sweep_lets_its_siblings_run(
     sweep = ["task.text_columns=[txt],[text]", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     done = command("search", "-m", *words, *SEARCH_WORDS, *sweep)
     assert done.status == 2
-    assert "there is no column 'txt'" in done.err and "Traceback" not in done.err
+    assert done.err.count("there is no column 'txt'") == 1 and "Traceback" not in done.err
+    assert "morenas: error: job 0: " in done.err
     assert len(list((tmp_path / "sweep").glob("*/results.json"))) == 1
 
 
