@@ -73,11 +73,11 @@ class TaskSpec:
                 f"task.search_val={self.search_val} and task.select={self.select} leave nothing for search_train; "
                 "together they must stay below 1."
             )
-        for key, what in (("test_splits", "split on the hub"), ("test_files", "file in task.data_dir")):
-            if not _names_to_names(getattr(self, key)):
+        for key, what in (("test_splits", "<split on the hub>"), ("test_files", "<file in task.data_dir>")):
+            if getattr(self, key) is not None and not _names_to_names(getattr(self, key)):
                 raise InputError(
-                    f"task.{key}={getattr(self, key)}: a mapping, name in the results to {what}, or null; for example "
-                    f"'task.{key}={{test: validation}}'."
+                    f"task.{key}={getattr(self, key)}: must be a mapping, or null: "
+                    f"'task.{key}={{<name in the results>: {what}}}'."
                 )
         if self.max_examples is not None and self.max_examples < 1:
             raise InputError(f"task.max_examples={self.max_examples}: at least 1, or null for all examples.")
@@ -97,5 +97,4 @@ class TaskSpec:
 
 
 def _names_to_names(value: object) -> bool:
-    pairs = value.items() if isinstance(value, Mapping) else ()
-    return value is None or (bool(pairs) and all(isinstance(name, str) for pair in pairs for name in pair))
+    return isinstance(value, Mapping) and all(isinstance(name, str) for pair in value.items() for name in pair)
