@@ -298,7 +298,7 @@ class _Search:
         kept = (
             f" The last good checkpoint is kept: {checkpoint}."
             if checkpoint is not None and checkpoint.exists()
-            else ""
+            else " No checkpoint had been written."
         )
         return (
             f"Search: the {error.level} loss is {error.value} at weight step {self.loop.step} (learning rate "

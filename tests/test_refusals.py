@@ -260,12 +260,19 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(
     assert command("search", f"resume={tmp_path / 'run'}").status == 0
 
 
-def test_a_loss_that_is_not_finite_in_the_final_finetune(
-    command: CommandLine, words: list[str], tmp_path: Path
-) -> None:
-    hot = [word for word in words if not word.startswith("training.learning_rate")]
-    done = command("search", *hot, "training.learning_rate=1e30", "search.learning_rate=1e-3")
-    refused(done, "finetune", "step", "learning rate", "batch")
+def test_a_search_that_diverges_before_its_first_checkpoint_says_so(command: CommandLine, words: list[str]) -> None:
+    hot = [word for word in words if word.split("=")[0] not in ("training.learning_rate", "search.checkpoint_every")]
+    done = command("search", *hot, "training.learning_rate=1e30")
+    refused(done, "step", "learning rate", "batch", "No checkpoint had been written")
+
+
+@pytest.mark.parametrize("evals", [1, 12])
+def test_a_loss_that_is_not_finite_in_the_final_finetune(command: CommandLine, words: list[str], evals: int) -> None:
+    hot = [word for word in words if word.split("=")[0] not in ("training.learning_rate", "training.evals")]
+    done = command(
+        "search", *hot, "training.learning_rate=1e30", "search.learning_rate=1e-3", f"training.evals={evals}"
+    )
+    refused(done, "finetune", "step", "learning rate", "batch", "heckpoint")
 
 
 @pytest.mark.parametrize("spoil", ["json", "version", "model", "missing", "empty"])

@@ -175,9 +175,16 @@ class _Run(TrainerCallback):
 
     def _evaluate(self, step: int) -> dict[str, float]:
         data, settings = self.data, self.settings
-        metrics = evaluate(
-            self.model, data.select, data.tokenizer, data.metrics, settings.eval_batch_size, settings.bf16
-        )
+        try:
+            metrics = evaluate(
+                self.model, data.select, data.tokenizer, data.metrics, settings.eval_batch_size, settings.bf16
+            )
+        except InputError as error:
+            raise InputError(
+                f"{self.phase}, after optimizer step {step} of {self.total} (peak learning rate "
+                f"{settings.learning_rate:.3g}, last batch {step * settings.gradient_accumulation - 1}): {error} "
+                f"{self._kept()}"
+            ) from error
         steps = step - (self.history[-1]["step"] if self.history else 0)
         self.history.append({"step": step, "loss": self.loss_since_eval / steps, **metrics})
         self.loss_since_eval = 0.0
@@ -232,14 +239,17 @@ class _Run(TrainerCallback):
         self.trainer.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
 
     def _explain(self, error: NonFiniteLoss, batches: Batches) -> str:
-        at, last = error.at, last_checkpoint(self.directory)
+        at = error.at
         rows = ", ".join(map(str, sorted(batches.rows(at.number).tolist())))
-        kept = f"The last good checkpoint is kept: {last}." if last else "No checkpoint had been written."
         return (
             f"{self.phase}: the training loss is {error.value} at optimizer step {at.step} of {self.total} "
-            f"(learning rate {at.learning_rate:.3g}, batch {at.number}: rows {rows}). {kept} "
+            f"(learning rate {at.learning_rate:.3g}, batch {at.number}: rows {rows}). {self._kept()} "
             "Lower training.learning_rate, or look at the examples of that batch."
         )
+
+    def _kept(self) -> str:
+        last = last_checkpoint(self.directory)
+        return f"The last good checkpoint is kept: {last}." if last else "No checkpoint had been written."
 
     def _result(self) -> FinetuneResult:
         best = self._best()
