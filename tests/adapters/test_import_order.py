@@ -13,6 +13,8 @@ from tiny_adapters import adapted
 ORDERS = {
     "morenas first": "import morenas; from peft import PeftConfig",
     "peft first": "from peft import PeftConfig; import morenas",
+    "looked for in between": "import morenas; from importlib.util import find_spec; find_spec('peft'); "
+    "from peft import PeftConfig",  # as transformers does on loading a model
 }
 
 
@@ -30,6 +32,12 @@ def test_a_saved_adapter_is_known_in_a_new_process(order: str, tmp_path: Path) -
     adapted().save_pretrained(tmp_path)
     code = f"{ORDERS[order]}; print(type(PeftConfig.from_pretrained('.')).__name__)"
     assert python(code, tmp_path) == "MoReConfig"
+
+
+def test_the_hook_leaves_no_trace_once_peft_is_there(tmp_path: Path) -> None:
+    code = "import sys, morenas, peft; print(type(peft.__loader__).__name__, type(peft.__spec__.loader).__name__); "
+    code += "print([finder for finder in sys.meta_path if type(finder).__module__.startswith('morenas')])"
+    assert python(code, tmp_path).splitlines() == ["SourceFileLoader SourceFileLoader", "[]"]
 
 
 def test_the_import_brings_nothing_heavy(tmp_path: Path) -> None:
