@@ -14,6 +14,7 @@ from tiny_adapters import logits
 from tiny_models import FAMILIES, tiny_batch, tiny_classifier
 from tiny_training import Recorder
 from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, T5Config
 
 from morenas import search_architecture
 from morenas.adapters import MoReConfig, set_factors
@@ -105,6 +106,20 @@ def test_nothing_of_the_architecture_moves_in_the_warm_up() -> None:
     assert not torch.equal(outcome.trajectory[SETTINGS.warmup], warm[0])
     upper = [step - 1 for step, metrics in recorder.logged.items() if "search/upper_loss" in metrics]
     assert upper == list(range(SETTINGS.warmup, SETTINGS.steps, SETTINGS.every))
+
+
+def test_a_model_that_reads_the_weights_of_its_linear_layers_is_searched() -> None:
+    sizes = {"vocab_size": 40, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2}
+    config = T5Config.from_dict({**sizes, "eos_token_id": 3, "decoder_start_token_id": 0})
+    model = AutoModelForSequenceClassification.from_config(config)
+
+    def loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        ids = batch["input_ids"].masked_fill(batch["input_ids"].eq(3), 5)
+        ids[:, -1] = 3  # T5 classifies by the one end-of-text token of each row
+        result: Tensor = model(input_ids=ids, labels=batch["labels"]).loss
+        return result
+
+    assert search(model, loss=loss).shapes
 
 
 def test_an_interrupted_search_gives_the_model_back_too() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +61,16 @@ class SupernetLinear(nn.Module):
         self.second = nn.Parameter(torch.zeros(self.first.shape[0], self.grid.out_features, device=device, dtype=dtype))
         self._link: Tensor | None = None
 
+    @property
+    def weight(self) -> Tensor:
+        """Of the wrapped layer: some models look at it (T5 at its dtype) before they call the layer."""
+        return cast(Tensor, self.base.weight)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Of the wrapped layer."""
+        return cast(Tensor | None, self.base.bias)
+
     def _initial_first(self, generator: torch.Generator | None) -> Tensor:
         """Kaiming uniform at the block width of each slot; shared slots take the geometric middle of the counts."""
         widths = [self.grid.in_features / count for count in self.counts]
@@ -84,7 +95,8 @@ class SupernetLinear(nn.Module):
         """Map ``(..., n)`` to ``(..., m)``."""
         if self._link is None:
             raise RuntimeError("SupernetLinear was called before mix() set its mixing probabilities")
-        return self.base(x) + self.adapter(x, self._link).to(x.dtype)
+        result: Tensor = self.base(x)
+        return result + self.adapter(x, self._link).to(result.dtype)
 
     def adapter(self, x: Tensor, link: Tensor) -> Tensor:
         """The relaxed adapter alone, ``(..., n)`` to ``(..., m)``: two grouped products around the link tensor."""

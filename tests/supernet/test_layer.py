@@ -135,3 +135,16 @@ def test_calling_before_mixing_and_unknown_sharing_are_refused() -> None:
         SupernetLinear(nn.Linear(4, 4), (4, 4), [Choice(1, 1)])(torch.zeros(1, 4))
     with pytest.raises(ValueError, match="sharing='half'"):
         SupernetLinear(nn.Linear(4, 4), (4, 4), [Choice(1, 1)], "half")
+
+
+def test_it_shows_the_weight_and_bias_of_the_layer_it_wraps() -> None:
+    # T5 reads the dtype of a linear layer's weight in its forward pass.
+    layer = trained_layer(16, 24, POWERS, "full")
+    assert layer.weight is layer.base.weight and layer.bias is layer.base.bias
+
+
+def test_under_autocast_it_gives_what_the_wrapped_layer_gives() -> None:
+    layer = SupernetLinear(nn.Linear(16, 24), (16, 24), POWERS)
+    layer.mix(probabilities(POWERS))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.randn(3, 16)).dtype == layer.base(torch.randn(3, 16)).dtype == torch.bfloat16
