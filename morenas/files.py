@@ -78,15 +78,21 @@ def sha256(path: str | Path) -> str:
 
 
 @contextlib.contextmanager
-def whole_directory(path: str | Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``path`` that takes its place at the end, unless an error is raised."""
+def whole_directory(path: str | Path, replace: bool = True) -> Iterator[Path]:
+    """Yield an empty folder beside ``path`` that takes its place at the end, unless an error is raised.
+
+    Args:
+        replace: Whether a folder that is there already gives way; if not, OSError is raised, also where the folder
+            appeared while this one was being filled.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = _beside(path)
     beside.mkdir()
     try:
         yield beside
-        shutil.rmtree(path, ignore_errors=True)
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
         os.replace(beside, path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -117,7 +117,8 @@ def _start(command: str, schema: type[RunConfig], execute: Execute) -> None:
                 _fail(error)
             raise
         except (InputError, OmegaConfBaseException) as error:
-            directory.discard_if_idle()
+            chosen = any(word.startswith("hydra.run.dir=") for word in settings.overrides.hydra)
+            directory.discard_if_idle(parent=not chosen)  # a folder that the user chose may be there for other reasons
             message = str(error) if isinstance(error, InputError) else _explain(error, schema)
             if settings.mode == RunMode.RUN:
                 # Left to Hydra, the error would be preceded by a line of Hydra's own.

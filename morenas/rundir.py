@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from morenas.errors import InputError
-from morenas.files import read_object, write_json, write_text
+from morenas.files import read_object, whole_directory, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,12 @@ class RunDirectory:
         self.report = path / "report.html"
         self._run = path / ".hydra" / "run.json"
         self._found = set(path.iterdir()) if path.is_dir() else set()
+        self._begun = False  # by this process
 
     def begin(self, command: str, config: Any, overrides: list[str]) -> None:
         """Claim the directory for a new run and write its resolved config under ``.hydra/``.
+
+        Of several that begin at once one gets the directory: ``.hydra/`` appears whole, and is never replaced.
 
         Raises:
             InputError: If another run lives there, or it cannot be written.
@@ -51,13 +54,17 @@ class RunDirectory:
             self._refuse_taken(resolved)
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            write_text(self.path / ".hydra" / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
-            write_text(self.path / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
-            write_json(self._run, {"command": command, "config": resolved, "overrides": overrides})
+            with whole_directory(self._run.parent, replace=False) as folder:
+                write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
+                write_text(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
+                write_json(folder / self._run.name, {"command": command, "config": resolved, "overrides": overrides})
         except OSError as error:
+            if self._run.exists():
+                self._refuse_taken(resolved)
             raise InputError(
                 f"{self.path}: cannot be written ({error.strerror}); choose another hydra.run.dir."
             ) from error
+        self._begun = True
 
     def saved(self, command: str) -> Saved:
         """Read back what ``begin`` wrote, to go on with an unfinished run.
@@ -88,15 +95,22 @@ class RunDirectory:
         """Whether the run has published its results."""
         return self.results.exists() and read_object(self.results, "results").get("status") == "complete"
 
-    def discard_if_idle(self) -> None:
-        """Remove what a run that was refused before any work left; what it found there is not its own to remove."""
+    def discard_if_idle(self, parent: bool) -> None:
+        """Remove what a run that was refused before any work left; what was there, or is another run's, stays.
+
+        Args:
+            parent: Remove the folder that holds the directory too, if it is then empty.
+        """
+        if self._run.exists() and not self._begun:
+            return
         ours = set(self.path.iterdir()) - self._found
         if all(self._is_preparation(path) for path in ours):
             for path in ours:
                 shutil.rmtree(path, ignore_errors=True)
             with contextlib.suppress(OSError):
                 self.path.rmdir()
-                self.path.parent.rmdir()
+                if parent:
+                    self.path.parent.rmdir()
 
     def _is_preparation(self, top: Path) -> bool:
         files = (path for path in top.rglob("*") if path.is_file())
