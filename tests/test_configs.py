@@ -56,6 +56,14 @@ def test_the_first_line_says_how_to_run_it(path: Path) -> None:
     assert re.match(r"# python -m morenas\.(search|finetune) ", first), first
 
 
+@pytest.mark.parametrize("words", [["+task=demo", "model=minilm"], ["model=minilm", "+task=demo"]])
+def test_a_model_that_is_named_wins_over_the_demos_own(words: list[str]) -> None:
+    config = composed("search", words)
+    assert isinstance(config, SearchRunConfig) and config.model.name_or_path.endswith("MiniLM-L6-v2")
+    plain = composed("search", ["+task=demo"])
+    assert isinstance(plain, SearchRunConfig) and plain.model.name_or_path == "demo"
+
+
 def test_the_demo_is_compared_with_lora() -> None:
     from morenas.search import compares_with_lora
 
