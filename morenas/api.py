@@ -81,9 +81,11 @@ class SearchSettings:
         for name in ("steps", "every", "gradient_accumulation", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"search.{name}={getattr(self, name)}: must be at least 1.")
-        for name in ("learning_rate", "arch_learning_rate", "temperature_start", "temperature_end", "max_grad_norm"):
+        for name in ("learning_rate", "arch_learning_rate", "temperature_start", "temperature_end"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"search: {name}={getattr(self, name)} must be above 0, and finite.")
+        if not 0 <= self.max_grad_norm < math.inf:
+            raise InputError(f"search: max_grad_norm={self.max_grad_norm} must be finite, and at least 0: no clipping.")
         if not 0 <= self.warmup < self.steps:
             raise InputError(
                 f"search: warmup={self.warmup} must be at least 0 and below steps={self.steps}; else no architecture "

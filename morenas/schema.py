@@ -164,7 +164,7 @@ class TrainingConfig:
     weight_decay: float = 1e-3
     warmup_ratio: float = 0.06  # fraction of the optimizer steps
     scheduler: str = "cosine"  # a schedule of transformers
-    max_grad_norm: float = 1.0
+    max_grad_norm: float = 1.0  # gradients are scaled down to it; 0: as they are
     evals: int = 3  # evaluations on the select split over the run; the best is kept
     checkpoint_every: int = 200  # optimizer steps; one is kept at each evaluation too
     bf16: bool = False  # autocast; for GPUs, and processors with AVX512-bf16 or AMX

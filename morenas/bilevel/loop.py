@@ -22,7 +22,7 @@ class Schedule:
         warmup: Lower steps before the first upper step: a zero-initialised factor gives no architecture gradient.
         every: Lower steps between upper steps.
         ramp: Share of the steps over which the lower learning rate rises linearly; then it falls by a cosine.
-        max_grad_norm: Gradients of the weights are clipped to this norm; infinity for no clipping.
+        max_grad_norm: Gradients of the weights are clipped to this norm; 0 for no clipping.
     """
 
     steps: int
@@ -123,7 +123,8 @@ class BilevelLoop:
         loss, grads = self.problem.lower.gradients(self.step, self.problem.weights)
         for tensor, grad in zip(self.problem.weights, grads, strict=True):
             tensor.grad = grad
-        torch.nn.utils.clip_grad_norm_(self.problem.weights, self.schedule.max_grad_norm)
+        if self.schedule.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(self.problem.weights, self.schedule.max_grad_norm)
         self._apply("lower")
         return float(loss), self.base_rates[0] * factor
 
