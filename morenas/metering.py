@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from morenas.files import read_json, write_json
+
+SAVE_EVERY = 5.0  # seconds
 
 
 @dataclass
@@ -29,25 +32,44 @@ class Meter:
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
         self.path, self.device = path, device
+        self._measure: Callable[[], None] | None = None
+        self._saved_at = 0.0
         saved = read_json(path, "phase measurements") if path.exists() else []
         self.phases = {phase["name"]: Phase(**phase) for phase in saved}
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[Phase]:
-        """Measure what is done inside as (more of) phase ``name``."""
+        """Measure what is done inside as (more of) phase ``name``.
+
+        Trainers and searches are reference cycles: what the phase before left of them is freed first, or its memory
+        would be this one's.
+        """
+        gc.collect()
         phase = self.phases.setdefault(name, Phase(name))
         before, began = phase.seconds, time.perf_counter()
         reset_peak_memory(self.device)
-        try:
-            yield phase
-        finally:
+
+        def measure() -> None:
             phase.seconds = before + time.perf_counter() - began
             phase.peak_memory_bytes = max(phase.peak_memory_bytes or 0, peak_memory(self.device))
             self.save()
 
+        self._measure = measure
+        try:
+            yield phase
+        finally:
+            self._measure = None
+            measure()
+
+    def beat(self) -> None:
+        """Write what the phase has taken so far, at most every ``SAVE_EVERY`` seconds: a kill must not lose it."""
+        if self._measure is not None and time.perf_counter() - self._saved_at >= SAVE_EVERY:
+            self._measure()
+
     def save(self) -> None:
         """Write what was measured."""
         write_json(self.path, self.rows())
+        self._saved_at = time.perf_counter()
 
     def rows(self) -> list[dict[str, Any]]:
         """One object per phase, in the order they began."""

@@ -56,15 +56,15 @@ class Pipeline:
     ) -> None:
         datasets.disable_progress_bars()
         self.config, self.directory, self.trackers = config, directory, trackers
-        self.observer = TrackedObserver(console, trackers)
         self.device = resolve_device(config.device)
+        self.meter = Meter(directory.phases, self.device)
+        self.observer = TrackedObserver(console, trackers, self.meter.beat)
         if config.threads is not None:
             if config.threads < 1:
                 raise InputError(f"threads={config.threads}: must be at least 1, or null for torch's choice.")
             torch.set_num_threads(config.threads)
         spec = task_spec(config)
         require_hub(*(need for need in (spec.hub_need(), hub_need(config.model.name_or_path)) if need))
-        self.meter = Meter(directory.phases, self.device)
         with self.meter.phase("prepare"):
             self.task = load_task(spec, config.seed)
             self.pretrained = self.load_model()
@@ -86,10 +86,14 @@ class Pipeline:
             model.attn_implementation,
         )
 
-    def model_on_device(self) -> nn.Module:
-        """The pretrained model where it computes."""
+    @contextmanager
+    def model_on_device(self) -> Iterator[nn.Module]:
+        """The pretrained model where it computes; every fine-tune loads its own, so it is taken back afterwards."""
         model: nn.Module = self.pretrained.model
-        return model.to(self.device)
+        try:
+            yield model.to(self.device)
+        finally:
+            model.to("cpu")
 
     def targets(self, target_modules: Any, exclude_modules: Any) -> dict[str, tuple[int, int]]:
         """Linear layers that adapters may go to, name to ``(in, out)``."""

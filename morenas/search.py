@@ -111,9 +111,9 @@ def run_search(
         f"Searching {len(space.groups)} x {len(space.choices)} choices over {len(space.modules)} modules of "
         f"'{config.model.name_or_path}' for at most {budget.params:,} adapter parameters."
     )
-    with run.meter.phase("search") as measured:
+    with run.meter.phase("search") as measured, run.model_on_device() as model:
         outcome = search_architecture(
-            run.model_on_device(),
+            model,
             Batches(run.encoded.search_train, tokenizer, size, derive(config.seed, "search", "train")),
             Batches(run.encoded.search_val, tokenizer, size, derive(config.seed, "search", "val")),
             space,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from morenas import hub
+from morenas import hub, metering
 from morenas.devices import resolve_device
 from morenas.errors import InputError
 from morenas.hub import Need, require_hub
@@ -104,6 +106,31 @@ def test_peak_memory_is_that_of_the_phase(tmp_path: Path) -> None:
         torch.ones(10).sum()
     large, small = meter.rows()
     assert large["peak_memory_bytes"] - small["peak_memory_bytes"] > 60_000_000
+
+
+def test_a_phase_that_is_killed_has_left_what_it_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metering, "SAVE_EVERY", 0.0)
+    meter = Meter(tmp_path / "phases.json")
+    with meter.phase("search"):
+        time.sleep(0.01)
+        meter.beat()
+        (row,) = Meter(tmp_path / "phases.json").rows()  # as a resumed run would find it
+    assert row["seconds"] >= 0.01 and row["peak_memory_bytes"] > 0
+    meter.beat()  # between phases there is nothing to measure
+
+
+def test_a_phase_begins_without_what_the_one_before_left_in_cycles(tmp_path: Path) -> None:
+    class Trainer:
+        def __init__(self) -> None:
+            self.itself = self
+
+    gc.disable()
+    try:
+        left = weakref.ref(Trainer())
+        with Meter(tmp_path / "phases.json").phase("finetune"):
+            assert left() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", ["tpu", "cuda:x", "cpu:1", "cuda:99", "mps:0", ""])

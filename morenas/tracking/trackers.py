@@ -74,10 +74,10 @@ class Trackers:
 
 
 class TrackedObserver:
-    """An observer that also hands metrics to the trackers."""
+    """An observer that also hands metrics to the trackers, and calls ``beat`` at every step."""
 
-    def __init__(self, shown: Observer, trackers: Trackers) -> None:
-        self.shown, self.trackers = shown, trackers
+    def __init__(self, shown: Observer, trackers: Trackers, beat: Callable[[], None] = lambda: None) -> None:
+        self.shown, self.trackers, self.beat = shown, trackers, beat
         trackers.tell = shown.message
 
     def start(self, phase: str, total_steps: int, done: int = 0) -> None:
@@ -87,6 +87,7 @@ class TrackedObserver:
     def step(self, phase: str, step: int, metrics: Mapping[str, float] | None = None) -> None:
         if metrics:
             self.trackers.log(phase, step, metrics)
+        self.beat()
         self.shown.step(phase, step, metrics)
 
     def message(self, text: str) -> None:
