@@ -206,9 +206,10 @@ class _Search:
         self.space, self.budget, self.settings = space, budget, settings
         weights = [*supernet.weights().values(), *head.values()]
         self.device = weights[0].device
-        self.costs = space.costs().to(self.device)
-        self.forbidden = ~space.admissible().to(self.device)
-        self.logits = torch.zeros(self.costs.shape, device=self.device, requires_grad=True)
+        # The architecture lives on the CPU: its budget is held by bisection in float64, which mps lacks and which
+        # would make a GPU wait at every halving.
+        self.costs, self.forbidden = space.costs(), ~space.admissible()
+        self.logits = torch.zeros(self.costs.shape, requires_grad=True)
         self.relaxation = RELAXATIONS[settings.relaxation]
         self.schedule = Schedule(settings.steps, settings.warmup, settings.every, settings.ramp, settings.max_grad_norm)
         micro = settings.gradient_accumulation
@@ -236,7 +237,7 @@ class _Search:
         resumed search needs no generator state."""
         seed = derive(self.settings.seed, "search", level, number)
         torch.manual_seed(seed)
-        self.supernet.mix(self.mixing_probs(step, torch.Generator().manual_seed(seed)))
+        self.supernet.mix(self.mixing_probs(step, torch.Generator().manual_seed(seed)).to(self.device))
         # Dropout is for the weights; the architecture is judged as it would be used.
         self.model.train(level == "lower")
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
@@ -323,8 +324,8 @@ class _Search:
             params=sum(int(self.costs[group, pick]) for group, pick in enumerate(picks)),
             factors={name: (a.cpu(), b.cpu()) for name, (a, b) in self.supernet.factors(shapes).items()},
             head={name: weight.detach().cpu().clone() for name, weight in self.head.items()},
-            logits=self.logits.detach().cpu(),
-            probs=self.distribution(self.settings.steps - 1).cpu(),
+            logits=self.logits.detach(),
+            probs=self.distribution(self.settings.steps - 1),
             trajectory=torch.stack(self.trace.probs),
             trajectory_steps=self.trace.steps,
         )

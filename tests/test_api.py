@@ -108,6 +108,17 @@ def test_nothing_of_the_architecture_moves_in_the_warm_up() -> None:
     assert upper == list(range(SETTINGS.warmup, SETTINGS.steps, SETTINGS.every))
 
 
+@pytest.mark.gpu
+def test_a_search_on_a_gpu_leaves_only_the_model_there() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    model: nn.Module = tiny_classifier()
+    model.cuda()
+    outcome = search(model, replace(SETTINGS, bf16=True))
+    assert outcome.shapes and {tensor.device.type for tensor in (outcome.logits, outcome.probs)} == {"cpu"}
+    assert all(parameter.device.type == "cuda" for parameter in model.parameters())
+
+
 def test_a_model_that_reads_the_weights_of_its_linear_layers_is_searched() -> None:
     sizes = {"vocab_size": 40, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2}
     config = T5Config.from_dict({**sizes, "eos_token_id": 3, "decoder_start_token_id": 0})

@@ -53,7 +53,7 @@ class Level:
         sums = [torch.zeros_like(tensor) for tensor in inputs]
         for micro in range(self.accumulation):
             loss = self.loss(step * self.accumulation + micro)
-            value = loss.detach().to("cpu", torch.float64)
+            value = loss.detach().cpu().double()  # in this order: mps has no float64
             if not torch.isfinite(value):
                 raise NonFiniteLoss(self.name, step, micro, float(value))
             total += value / self.accumulation
