@@ -69,6 +69,7 @@ class Pipeline:
             self.task = load_task(spec, config.seed)
             self.pretrained = self.load_model()
             self.encoded = self._encode(self.task)
+        self._check_inputs({"data": self.task.provenance["fingerprint"], "model": self.pretrained.fingerprint})
         for note in self.pretrained.notes:
             self.observer.message(note)
         self.training = training_settings(config, self.device)
@@ -195,6 +196,23 @@ class Pipeline:
         self.directory.drop_checkpoints()
         print_closing(results, self.directory.path)
         return float(value)
+
+    def _check_inputs(self, fingerprints: dict[str, str]) -> None:
+        """Note what the run works on; refuse to go on with anything else, such as a test set that was trained on.
+
+        Raises:
+            InputError: If the data or the model has changed since the run began.
+        """
+        path = self.directory.inputs
+        if not path.exists():
+            write_json(path, fingerprints)
+        began_with = read_json(path, "fingerprints")
+        for what, fingerprint in fingerprints.items():
+            if began_with[what] != fingerprint:
+                raise InputError(
+                    f"{self.directory.path}: the {what} is not what this run began with (fingerprint "
+                    f"{fingerprint[:12]}, then {began_with[what][:12]}); restore it, or start a new run."
+                )
 
     def _read_tests(self, model: nn.Module) -> dict[str, dict[str, float]]:
         settings, tokenizer = self.training, self.pretrained.tokenizer

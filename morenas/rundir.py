@@ -36,6 +36,7 @@ class RunDirectory:
         self.adapter = path / "adapter"
         self.checkpoints = path / "checkpoints"
         self.phases = self.checkpoints / "phases.json"
+        self.inputs = self.checkpoints / "inputs.json"
         self.report = path / "report.html"
         self._run = path / ".hydra" / "run.json"
         self._found = set(path.iterdir()) if path.is_dir() else set()
@@ -113,8 +114,8 @@ class RunDirectory:
                     self.path.parent.rmdir()
 
     def _is_preparation(self, top: Path) -> bool:
-        files = (path for path in top.rglob("*") if path.is_file())
-        return top.name in (".hydra", "wandb") or (top.is_dir() and all(path == self.phases for path in files))
+        files = {path for path in top.rglob("*") if path.is_file()}
+        return top.name in (".hydra", "wandb") or (top.is_dir() and files <= {self.phases, self.inputs})
 
     def _saved(self) -> Saved:
         document = read_object(self._run, "run")

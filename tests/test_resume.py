@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words
+from tiny_models import save_tiny
+from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words, write_task
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,22 @@ def test_a_moved_run_goes_on(command: CommandLine, tiny_task: Path, tiny_model: 
     results = read(tmp_path / "there" / "results.json")
     assert results["status"] == "complete"
     assert "+task=files" in results["command"] and "resume" not in results["command"]
+
+
+@pytest.mark.parametrize("what", ["data", "model"])
+def test_a_run_goes_on_with_nothing_but_what_it_began_with(command: CommandLine, tmp_path: Path, what: str) -> None:
+    data, model = write_task(tmp_path / "data"), save_tiny("bert", tmp_path / "model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("morenas.search.finetune_found", interrupt)
+        assert command("search", *task_words(data, model, tmp_path / "run"), *SEARCH_WORDS).status != 0
+    if what == "data":  # what was searched on becomes the test set
+        train = (data / "train.jsonl").read_text().splitlines()
+        (data / "validation.jsonl").write_text("\n".join(train[:40]))
+    else:
+        save_tiny("bert", model, seed=1)
+    done = command("search", f"resume={tmp_path / 'run'}")
+    assert done.status == 2 and what in done.err and "began with" in done.err
+    assert (tmp_path / "run" / "architecture.json").exists()
 
 
 def interrupt(*_: object) -> None:
