@@ -56,6 +56,7 @@ def test_a_whole_run_reaches_wandb(
     assert given["job_type"] == "search" and given["config"]["search"]["arch_learning_rate"] == 0.1
     (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     assert f"wandb sync {folder}" in done.out
+    wandb.teardown()  # its service process may write on after ``finish``
     record = next(folder.glob("*.wandb")).read_bytes()
     results = read(tmp_path / "run" / "results.json")
     metrics = ("search/lower_loss", "search/expected_params", "finetune/loss", "finetune/select_accuracy")

@@ -41,6 +41,7 @@ def build(directory: Path, mode: str) -> Trackers:
 
 def written(directory: Path) -> bytes:
     """The record that ``wandb sync`` sends."""
+    wandb.teardown()  # its service process may write on after ``finish``
     (path,) = (directory / "wandb").glob("offline-run-*/*.wandb")
     return path.read_bytes()
 
