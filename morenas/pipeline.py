@@ -294,12 +294,18 @@ def count_pretrained(pretrained: Pretrained) -> int:
 
 
 def summary(results: dict[str, Any]) -> dict[str, Any]:
-    """What a dashboard sorts runs by."""
-    ours = results["methods"][0]
+    """What a dashboard sorts runs by: our method's figures, and those of what it is compared with under its name."""
+    ours, *compared = results["methods"]
     seconds = {f"seconds/{phase['name']}": phase["seconds"] for phase in results["phases"]}
     metrics = {f"{split}/{name}": value for split, values in ours["metrics"].items() for name, value in values.items()}
     return {
         **metrics,
+        **{
+            f"{row['name']}/{split}/{name}": value
+            for row in compared
+            for split, values in row["metrics"].items()
+            for name, value in values.items()
+        },
         "metric": ours["metrics"][results["split"]][results["metric"]],
         "adapter_params": ours["adapter_params"],
         "params_fraction": ours["params_fraction"],

@@ -229,14 +229,14 @@ def finetune_found(
     run: Pipeline, config: SearchRunConfig, architecture: Architecture, factors: Factors, head: Factors
 ) -> dict[str, Any]:
     """The final fine-tune, in the found structure."""
-    from morenas.training import Head, Method, More
+    from morenas.training import Head, More
 
     targets = {name: (shape.in_features, shape.out_features) for name, shape in architecture.modules.items()}
-    inherit = config.training.init is Init.inherit
-    method: Method = More(architecture, factors=factors if inherit else {}, head_state=head if inherit else {})
     if not targets:
-        run.observer.message("The search chose no adapter for any module: the head alone is trained.")
-        method = Head()
+        run.observer.message("The search chose no adapter for any module: the head alone is trained, from its start.")
+        return run.fit(Head(), targets, "finetune", run.directory.adapter)
+    inherit = config.training.init is Init.inherit
+    method = More(architecture, factors=factors if inherit else {}, head_state=head if inherit else {})
     return run.fit(method, targets, "finetune", run.directory.adapter, details={"init": config.training.init.value})
 
 

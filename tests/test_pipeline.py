@@ -32,9 +32,11 @@ def test_a_runs_name_says_task_model_budget_and_seed(budget: BudgetConfig, name:
 def test_runs_are_sorted_by_metric_parameters_share_and_seconds() -> None:
     row = {"metrics": {"test": {"f1": 0.5}, "select": {"f1": 0.7}}, "adapter_params": 10, "params_fraction": 0.1}
     phases = [{"name": "search", "seconds": 2.0}, {"name": "finetune", "seconds": 3.0}]
-    found = summary({"methods": [row, {}], "split": "test", "metric": "f1", "phases": phases})
+    lora = {"name": "lora", "metrics": {"test": {"f1": 0.4}}}
+    found = summary({"methods": [row, lora], "split": "test", "metric": "f1", "phases": phases})
     assert (found["metric"], found["adapter_params"], found["params_fraction"], found["seconds"]) == (0.5, 10, 0.1, 5.0)
     assert (found["test/f1"], found["select/f1"], found["seconds/search"]) == (0.5, 0.7, 2.0)
+    assert found["lora/test/f1"] == 0.4
 
 
 def test_a_whole_run_reaches_wandb(

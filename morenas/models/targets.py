@@ -92,7 +92,8 @@ def _auto_names(model: nn.Module) -> list[str]:
 def _no_match(names: str | Sequence[str], linears: dict[str, tuple[int, int]]) -> str:
     endings = sorted({name.rpartition(".")[2] for name in linears})
     wanted = [names] if isinstance(names, str) else list(names)
-    near = next((text for name in wanted if (text := suggest(name, [ALL_LINEAR, AUTO, *endings, *linears]))), "")
+    known = [name for name in (ALL_LINEAR, AUTO, *endings, *linears) if name not in wanted]
+    near = next((text for name in wanted if (text := suggest(name, known))), "")
     there = ", ".join(endings[:12]) or "no linear layer outside the head"
     return (
         f"target_modules={names!r} matches no linear layer of the model{near or '.'} There are: {there} "

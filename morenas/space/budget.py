@@ -86,7 +86,9 @@ def _check_reachable(space: SearchSpace, total: int, request: Mapping[str, float
     cheapest = costs.masked_fill(~space.admissible(), torch.iinfo(torch.int64).max).min(dim=1).values
     least = max(int(cheapest.sum()), smallest)
     if total < least:
+        optional = any(choice.blk_r == 0 for choice in space.choices)
+        ways = ["raise the budget", *([] if optional else ["add 0 to space.ranks"]), "name fewer space.target_modules"]
         raise InputError(
             f"{spelled}: {total:,} parameters are below the smallest architecture of this search space ({least:,}); "
-            "raise the budget, add 0 to space.ranks, or name fewer space.target_modules."
+            f"{', '.join(ways[:-1])} or {ways[-1]}."
         )

@@ -17,13 +17,13 @@ def closing_table(results: dict[str, Any]) -> Table:
     """
     seeds = f"seed {results['seed']}"
     table = Table(title=f"{results['task']} · {results['model']['name']} · {seeds}", title_style="bold")
-    table.add_column("method")
+    table.add_column("method", overflow="fold")
     tests = [split for split in results["methods"][0]["metrics"] if split != "select"]
     columns = [(split, name) for split in tests for name in results["methods"][0]["metrics"][split]]
     for split, name in columns:
-        table.add_column(f"{split} {name}", justify="right")
+        table.add_column(f"{split} {name}", justify="right", overflow="fold")
     for header in ("adapter params", "of the model", "training", "search"):
-        table.add_column(header, justify="right")
+        table.add_column(header, justify="right", overflow="fold")
     search = {phase["name"]: phase["seconds"] for phase in results["phases"]}.get("search")
     for index, row in enumerate(results["methods"]):
         ours = index == 0 and results["kind"] == "search"

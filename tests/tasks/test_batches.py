@@ -54,3 +54,12 @@ def test_pairs_are_cut_to_the_limit_longer_text_first() -> None:
     assert len(encoded["input_ids"][0]) == 12 and list(encoded["labels"]) == [1]
     words = tiny_tokenizer().convert_ids_to_tokens(encoded["input_ids"][0])
     assert "dog" in words and "bird" in words
+
+
+def test_the_texts_of_a_pair_are_kept_apart_whatever_the_tokenizer() -> None:
+    data = Dataset.from_dict({"a": ["cat"], "b": ["dog"], "label": [1]})
+    letters = tiny_tokenizer("qwen2")
+    (ids,) = encode(data, letters, ("a", "b"), 12)["input_ids"]
+    assert letters.decode(ids) == "cat\ndog"
+    (ids,) = encode(data, tiny_tokenizer("bert"), ("a", "b"), 12)["input_ids"]
+    assert tiny_tokenizer("bert").convert_ids_to_tokens(ids) == ["[CLS]", "cat", "[SEP]", "dog", "[SEP]"]

@@ -70,6 +70,14 @@ def test_the_table_says_metric_parameters_share_and_time(results: dict[str, Any]
     assert "architecture" not in text.getvalue()  # it is not there
 
 
+def test_no_name_is_cut_on_a_narrow_terminal(results: dict[str, Any], tmp_path: Path) -> None:
+    for row in results["methods"]:
+        row["metrics"] = {f"test_{kind}": {"matthews_correlation": 0.5} for kind in ("matched", "mismatched")}
+    text = io.StringIO()
+    print_closing(results, tmp_path, Console(file=text, width=80))
+    assert "…" not in text.getvalue()
+
+
 def test_the_report_is_one_page_that_loads_nothing(results: dict[str, Any], tmp_path: Path) -> None:
     shape = {"nblocks": 4, "blk_r": 2, "in_features": 8, "out_features": 8}
     (tmp_path / "architecture.json").write_text(json.dumps({"modules": {"layer.0.query": shape}}))
