@@ -155,7 +155,8 @@ def _resume(command: str, schema: type[RunConfig], execute: Execute, path: Path)
 def _execute(command: str, execute: Execute, config: RunConfig, directory: RunDirectory) -> float:
     """Do the work; if it is cut off, say how to go on."""
     try:
-        return execute(config, directory)
+        with directory.held():
+            return execute(config, directory)
     except KeyboardInterrupt:
         sys.exit(f"\nInterrupted. Go on with: python -m morenas.{command} resume={directory.path}")
     except (InputError, RunError):

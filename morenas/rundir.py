@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from morenas.errors import InputError
@@ -37,6 +39,7 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.phases = self.checkpoints / "phases.json"
         self.inputs = self.checkpoints / "inputs.json"
+        self.lock = self.checkpoints / "lock"
         self.report = path / "report.html"
         self._run = path / ".hydra" / "run.json"
         self._found = set(path.iterdir()) if path.is_dir() else set()
@@ -66,6 +69,25 @@ class RunDirectory:
                 f"{self.path}: cannot be written ({error.strerror}); choose another hydra.run.dir."
             ) from error
         self._begun = True
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes out of the directory; the lock ends with its process, however that ends.
+
+        Raises:
+            InputError: If another process is at work there.
+        """
+        lock = FileLock(self.lock)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise InputError(
+                f"{self.path}: another process is at work there; wait for it, or choose another hydra.run.dir."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def saved(self, command: str) -> Saved:
         """Read back what ``begin`` wrote, to go on with an unfinished run.
@@ -115,7 +137,7 @@ class RunDirectory:
 
     def _is_preparation(self, top: Path) -> bool:
         files = {path for path in top.rglob("*") if path.is_file()}
-        return top.name in (".hydra", "wandb") or (top.is_dir() and files <= {self.phases, self.inputs})
+        return top.name in (".hydra", "wandb") or (top.is_dir() and files <= {self.phases, self.inputs, self.lock})
 
     def _saved(self) -> Saved:
         document = read_object(self._run, "run")

@@ -12,6 +12,8 @@ import pytest
 from tiny_models import save_tiny
 from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words, write_task
 
+from morenas.rundir import RunDirectory
+
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory, tiny_task: Path, tiny_model: Path) -> dict[str, object]:
@@ -63,6 +65,20 @@ def test_resuming_a_finished_run_is_refused(
     done = command("search", f"resume={tmp_path / 'run'}")
     assert done.status == 2
     assert "complete" in done.err
+
+
+def test_a_run_that_another_process_is_at_work_on_is_left_alone(
+    command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    words = [*task_words(tiny_task, tiny_model, tmp_path / "run"), *SEARCH_WORDS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("morenas.search.search", interrupt)
+        assert command("search", *words).status == 1
+    with RunDirectory(tmp_path / "run").held():
+        done = command("search", f"resume={tmp_path / 'run'}")
+        assert done.status == 2
+        assert "another process is at work" in done.err
+    assert command("search", f"resume={tmp_path / 'run'}").status == 0
 
 
 def test_a_moved_run_goes_on(command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -121,7 +121,9 @@ def tiny_tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
 
 def _letters() -> PreTrainedTokenizerFast:
     """Qwen2's own class, without merges: AutoTokenizer takes no other for a Qwen2 folder."""
-    vocabulary = {symbol: index for index, symbol in enumerate((*SPECIAL, *"abcdefghijklmnopqrstuvwxyz", "\u0120", "\u010a"))}
+    vocabulary = {
+        symbol: index for index, symbol in enumerate((*SPECIAL, *"abcdefghijklmnopqrstuvwxyz", "\u0120", "\u010a"))
+    }
     return Qwen2Tokenizer(
         vocab=vocabulary,
         merges=[],
