@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from morenas.launch import config_directory, register_schemas, to_config
+from morenas.config import config_directory, register_schemas, to_config
 from morenas.schema import FinetuneRunConfig, SearchRunConfig
 
 CONFIGS = Path(config_directory())

@@ -23,8 +23,8 @@ LAYERS: dict[str, set[str]] = {
     "tracking": BASE,
 }
 """What each package of the library may import of the others."""
-ENTRY_POINTS = {"search", "finetune", "launch", "usage", "compare"}
-KNOWS_OMEGACONF = {"rundir", "schema", "launch", "usage"}
+ENTRY_POINTS = {"search", "finetune", "launch", "config", "usage", "compare"}
+KNOWS_OMEGACONF = {"rundir", "schema", "launch", "config", "usage"}
 
 
 def imports(path: Path) -> set[str]:

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from scipy import stats
 from sklearn import metrics as scores
 
-from morenas.launch import config_directory, register_schemas, to_config
+from morenas.config import config_directory, register_schemas, to_config
 from morenas.pipeline import task_spec
 from morenas.schema import SearchRunConfig
 from morenas.tasks.load import Task, load_task
