@@ -5,7 +5,8 @@
 #     GLUE=<folder of GLUE files> MINILM=<folder of all-MiniLM-L6-v2> bash experiments/glue_minilm/run.sh <output folder>
 #
 # One thread a run; WORKERS=2 keeps two runs going at a time. A run that is there already is left alone, so an
-# interrupted series is taken up by the same command.
+# interrupted series is taken up by the same command. With "cost" as a second argument: what a search and its final
+# fine-tune take beside a LoRA r = 32 of as many final steps, in alternation, on a machine with nothing else to do.
 set -euo pipefail
 out=$1
 workers=${WORKERS:-1}
@@ -34,6 +35,14 @@ pair() {
 control() {
     run finetune mrpc 2 0 "$@"
 }
+
+if [ "${2:-}" = cost ]; then
+    for pair in 0 1 2; do
+        run search mrpc 1 "$pair" found training.learning_rate=2e-3 training.max_steps=60
+        run finetune mrpc 1 "$pair" lora32 method=lora method.rank=32 training.learning_rate=5e-4 training.max_steps=60
+    done
+    exit
+fi
 
 job pair mrpc 2 0
 job pair rte 5 0
