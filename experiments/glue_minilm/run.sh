@@ -54,4 +54,6 @@ job control fresh architecture="$out/mrpc/found-seed0/architecture.json" trainin
 job control lora32-lr1e-3 method=lora method.rank=32 training.learning_rate=1e-3
 job control lora2-lr2e-3 method=lora method.rank=2 training.learning_rate=2e-3
 job control lora32-lr2e-3 method=lora method.rank=32 training.learning_rate=2e-3
+job control lora32-lr2e-4 method=lora method.rank=32 training.learning_rate=2e-4
+job control lora2-lr5e-4 method=lora method.rank=2 training.learning_rate=5e-4
 wait
