@@ -16,6 +16,9 @@ from omegaconf import OmegaConf
 from morenas.errors import InputError
 from morenas.files import read_object, whole_directory, write_json, write_text
 
+FOLDERS = ("adapter", "checkpoints", "compare", "compare_lora", "finetune", "search")
+"""What a run makes in its directory beside files."""
+
 
 @dataclass(frozen=True)
 class Saved:
@@ -56,6 +59,12 @@ class RunDirectory:
         resolved = plain(config)
         if self._run.exists() or self.results.exists():
             self._refuse_taken(resolved)
+        for folder in FOLDERS:
+            if (self.path / folder).is_file():
+                raise InputError(
+                    f"{self.path / folder}: is a file where the run needs a folder; move it, or choose another "
+                    "hydra.run.dir."
+                )
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             with whole_directory(self._run.parent, replace=False) as folder:

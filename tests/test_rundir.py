@@ -8,7 +8,7 @@ import pytest
 from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words
 
 from morenas.errors import InputError
-from morenas.rundir import RunDirectory
+from morenas.rundir import FOLDERS, RunDirectory
 from morenas.schema import FinetuneRunConfig, TaskConfig
 
 CONFIG = FinetuneRunConfig(task=TaskConfig(name="t", text_columns=["text"], metrics=["accuracy"]))
@@ -50,3 +50,11 @@ def test_a_refused_run_keeps_the_folder_it_was_to_lie_in(
     words = task_words(tiny_task, tiny_model, tmp_path / "mine" / "run")
     assert command("search", *words, *SEARCH_WORDS, "search.every=0").status == 2
     assert (tmp_path / "mine").is_dir() and not (tmp_path / "mine" / "run").exists()
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_file_in_the_place_of_a_folder_is_refused_before_any_work(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name}: is a file"):
+        RunDirectory(tmp_path).begin("search", CONFIG, [])
+    assert [path.name for path in tmp_path.iterdir()] == [name]
