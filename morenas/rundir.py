@@ -59,11 +59,10 @@ class RunDirectory:
         resolved = plain(config)
         if self._run.exists() or self.results.exists():
             self._refuse_taken(resolved)
-        for folder in FOLDERS:
-            if (self.path / folder).is_file():
+        for taken in (self.path / name for name in FOLDERS):
+            if taken.is_file():
                 raise InputError(
-                    f"{self.path / folder}: is a file where the run needs a folder; move it, or choose another "
-                    "hydra.run.dir."
+                    f"{taken}: is a file where the run needs a folder; move it, or choose another hydra.run.dir."
                 )
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
