@@ -2,8 +2,9 @@
 
     python scripts/pretrain_demo.py --output morenas/assets/demo
 
-Takes about five minutes on one core; repeats bit for bit on one thread of the same processor. On another it gives other
-weights, which may leave the demo's task harder to learn (see experiments/LOG.md): run the demo before replacing them.
+Takes about five minutes on one core. A rerun
+elsewhere gave other weights, with which the demo's task was harder to learn (see experiments/LOG.md): run the demo
+before replacing them.
 """
 
 from __future__ import annotations

@@ -179,9 +179,15 @@ def test_what_is_in_the_cache_needs_no_hub(unreachable: Path) -> None:
 
 @pytest.mark.usefixtures("unreachable")
 def test_the_probe_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("morenas.hub._probe", asked.append)
     monkeypatch.setenv("MORENAS_HUB_PROBE", "0")
     require_hub(*NEEDS)
+    assert asked == []
 
 
-def test_nothing_needed_asks_nobody() -> None:
+def test_nothing_needed_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("morenas.hub._probe", asked.append)
     require_hub()
+    assert asked == []

@@ -46,7 +46,8 @@ def test_what_the_trainer_does_by_itself_is_off(tmp_path: Path) -> None:
 
 
 def test_any_seed_is_taken(tmp_path: Path) -> None:
-    finetune(tiny_adapted(), tiny_data(), replace(SETTINGS, seed=2**62, max_steps=1), tmp_path, Recorder())
+    settings = replace(SETTINGS, seed=2**62, max_steps=1)
+    assert finetune(tiny_adapted(), tiny_data(), settings, tmp_path, Recorder()).steps == 1
 
 
 @pytest.mark.gpu
