@@ -2,9 +2,8 @@
 
     python scripts/pretrain_demo.py --output morenas/assets/demo
 
-Takes about five minutes on one core. A rerun
-elsewhere gave other weights, with which the demo's task was harder to learn (see experiments/LOG.md): run the demo
-before replacing them.
+Takes about five minutes on one core. A rerun gave other weights, with which the demo's task was harder to learn (see
+experiments/LOG.md): run the demo before replacing the packaged ones.
 """
 
 from __future__ import annotations
