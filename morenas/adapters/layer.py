@@ -130,7 +130,7 @@ class MoReLayer(nn.Module, BaseTunerLayer):
             if name in self.morenas_first:
                 first, second = self.morenas_first[name], self.morenas_second[name]
                 inputs = self.morenas_dropout[name](self._cast_input_dtype(x, first.dtype))
-                result = result + multiply(inputs, first, second, self.link[name], self.out_features).to(result.dtype)
+                result = multiply(inputs, first, second, self.link[name], self.out_features, plus=result)
         return result
 
     def _base_weight(self) -> nn.Parameter:

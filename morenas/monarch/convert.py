@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -30,9 +32,31 @@ def to_lora(first: Tensor, second: Tensor, link: Link, in_features: int, out_fea
         ValueError: If the blocks do not chain.
     """
     check_blocks(first, second)
-    nblocks, blk_r, _ = first.shape
-    a = torch.block_diag(*first)[:, :in_features]  # row k * r + j, column k * p + i
-    wide = torch.block_diag(*second)  # row l * s + t, column l * r + a
-    interleaved = wide.unflatten(0, (nblocks, -1)).transpose(0, 1).flatten(0, 1)[:out_features]
-    permutation = link_permutation(link, nblocks, blk_r, first.device)
-    return a, interleaved[:, permutation.argsort()]
+    return dense_first(first, in_features), dense_second(second, link, out_features).T
+
+
+def dense_first(first: Tensor, in_features: int) -> Tensor:
+    """The input side of the pair, shape ``(N * r, n)``: row ``k * r + j`` is value ``(k, j)``."""
+    diagonal = torch.diag_embed(first.permute(1, 2, 0), dim1=0, dim2=2)  # (N, r, N, p)
+    return diagonal.flatten(2).flatten(0, 1)[:, :in_features]
+
+
+def dense_second(second: Tensor, link: Link, out_features: int) -> Tensor:
+    """The output side of the pair, transposed and linked: shape ``(N * r, m)``, row ``k * r + j`` for value ``(k, j)``.
+
+    Rows are contiguous because products with a few long rows are several times as quick as with a few long columns.
+    """
+    nblocks, height, blk_r = second.shape
+    places = _places(Link(link), nblocks, blk_r, height, str(second.device))
+    flat = second.new_zeros(nblocks * blk_r * nblocks * height)
+    return flat.scatter(0, places, second.flatten()).view(nblocks * blk_r, -1)[:, :out_features]
+
+
+@lru_cache(maxsize=256)
+def _places(link: Link, nblocks: int, blk_r: int, height: int, device: str) -> Tensor:
+    """Where each number of ``second`` lies in the flattened ``(N * r, N * height)`` matrix."""
+    # A cached tensor made under torch.inference_mode could never take part in a backward pass again.
+    with torch.inference_mode(False):
+        row = link_permutation(link, nblocks, blk_r).view(nblocks, 1, blk_r)
+        column = torch.arange(nblocks * height).view(height, nblocks).T.unsqueeze(2)
+        return (row * (nblocks * height) + column).flatten().to(device)

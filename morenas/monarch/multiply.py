@@ -1,22 +1,31 @@
-"""The Monarch product, computed in one of two ways."""
+"""The Monarch product, computed in whichever way is quickest at its shape."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from morenas.monarch.convert import to_lora
-from morenas.monarch.link import Link, link_permutation
+from morenas.monarch.grouped import grouped_product
+from morenas.monarch.link import Link
+from morenas.monarch.low_rank import low_rank_product
 from morenas.monarch.shapes import check_blocks
 
-# Up to this rank N * r one dense low-rank product is quicker than two batched ones, whose small blocks and transposes
-# cost more than the zeros they spare; `python scripts/bench_product.py` shows where the two cross.
-LOW_RANK_LIMIT = 32
+WAYS: dict[str, Callable[..., Tensor]] = {"low_rank": low_rank_product, "grouped": grouped_product}
+"""Every way to compute the same product, by name."""
+
+LOW_RANK_LIMIT = 64
+"""Largest rank ``N * r`` at which the zeros of a dense output side cost less than copies that permute features."""
 
 
-def multiply(x: Tensor, first: Tensor, second: Tensor, link: Link, out_features: int) -> Tensor:
-    """Multiply ``x`` by a Monarch matrix, the way that is quicker at its shape.
+def multiply(
+    x: Tensor, first: Tensor, second: Tensor, link: Link, out_features: int, plus: Tensor | None = None
+) -> Tensor:
+    """Multiply ``x`` by a Monarch matrix, in the way that is quickest at its shape.
+
+    Every way keeps of the forward pass no more than ``x`` and recomputes the values between the factors, ``N * r`` a
+    token, in the backward pass. Under autocast all factors are cast as for a linear layer.
 
     Args:
         x: Shape ``(..., n)``; padded with zeros at the tail to ``N * ceil(n / N)`` features.
@@ -24,6 +33,7 @@ def multiply(x: Tensor, first: Tensor, second: Tensor, link: Link, out_features:
         second: Output-side blocks, shape ``(N, ceil(m / N), r)``.
         link: Which value goes to which slot.
         out_features: ``m``; output feature ``o = s * N + l`` comes from row s of block l.
+        plus: Added to the product, shape ``(..., m)``, which decides the dtype of the sum.
     Returns:
         Shape ``(..., m)``.
     Raises:
@@ -35,22 +45,22 @@ def multiply(x: Tensor, first: Tensor, second: Tensor, link: Link, out_features:
     nblocks, blk_r, width = first.shape
     if not 0 <= nblocks * width - x.shape[-1] < nblocks:
         raise ValueError(f"{nblocks} blocks of width {width} do not fit {x.shape[-1]} features.")
-    product = low_rank_product if nblocks * blk_r <= LOW_RANK_LIMIT else grouped_product
-    return product(x, first, second, link, out_features)
+    x, first, second = autocast(x, first, second)
+    way = WAYS[quickest_way(nblocks, blk_r)]
+    if plus is None or plus.dtype == x.dtype:
+        return way(x, first, second, link, out_features, plus)
+    return plus + way(x, first, second, link, out_features).to(plus.dtype)
 
 
-def low_rank_product(x: Tensor, first: Tensor, second: Tensor, link: Link, out_features: int) -> Tensor:
-    """``multiply`` as one dense product of rank ``N * r``."""
-    a, b = to_lora(first, second, link, x.shape[-1], out_features)
-    return F.linear(F.linear(x, a), b)
+def quickest_way(nblocks: int, blk_r: int) -> str:
+    """The name of the way that is quickest for N blocks of rank r, by the rule measured in ``experiments/speed``."""
+    return "low_rank" if nblocks * blk_r <= LOW_RANK_LIMIT else "grouped"
 
 
-def grouped_product(x: Tensor, first: Tensor, second: Tensor, link: Link, out_features: int) -> Tensor:
-    """``multiply`` as two batched products, one matrix per block, around a permutation."""
-    nblocks, blk_r, width = first.shape
-    flat = x.reshape(-1, x.shape[-1])
-    blocks = F.pad(flat, (0, nblocks * width - x.shape[-1])).unflatten(1, (nblocks, width)).transpose(0, 1)
-    hidden = torch.bmm(blocks, first.transpose(1, 2)).transpose(0, 1).flatten(1)  # (tokens, N * r)
-    slots = hidden[:, link_permutation(link, nblocks, blk_r, x.device)].unflatten(1, (nblocks, blk_r))
-    out = torch.bmm(slots.transpose(0, 1), second.transpose(1, 2))  # (N, tokens, s)
-    return out.permute(1, 2, 0).flatten(1)[:, :out_features].reshape(*x.shape[:-1], out_features)
+def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Cast to autocast's dtype where autocast is on, float64 excepted, as torch does for a linear layer."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors)

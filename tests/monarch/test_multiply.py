@@ -9,13 +9,15 @@ import torch
 from monarch_reference import TOLERANCE, dense, factors, relative_error
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
+from torch.utils.checkpoint import checkpoint
 
 from morenas.monarch import Link, multiply
-from morenas.monarch.multiply import LOW_RANK_LIMIT, grouped_product, low_rank_product
+from morenas.monarch.multiply import WAYS as MULTIPLY_WAYS
+from morenas.monarch.multiply import quickest_way
 
 SHAPES = [(48, 48), (24, 60), (50, 37), (7, 5)]  # square, rectangular, divided by hardly any N, narrower than most
-Product = Callable[[Tensor, Tensor, Tensor, Link, int], Tensor]
-WAYS: list[Product] = [multiply, grouped_product, low_rank_product]
+Product = Callable[..., Tensor]
+WAYS: list[Product] = [multiply, *MULTIPLY_WAYS.values()]
 
 
 @pytest.mark.parametrize("link", Link)
@@ -55,7 +57,7 @@ def test_any_batch_shape(batch: tuple[int, ...], way: Product) -> None:
         torch.testing.assert_close(gradient, wanted)
 
 
-@pytest.mark.parametrize("way", [grouped_product, low_rank_product])
+@pytest.mark.parametrize("way", MULTIPLY_WAYS.values())
 @pytest.mark.parametrize("link", Link)
 def test_it_can_be_differentiated_twice(way: Product, link: Link) -> None:
     first, second = factors(3, 2, 7, 8)
@@ -70,7 +72,106 @@ def test_it_can_be_differentiated_twice(way: Product, link: Link) -> None:
 
 def test_both_ways_are_taken() -> None:
     """The cases above cross the limit, so that ``multiply`` is checked on either side of it."""
-    assert 1 * 1 <= LOW_RANK_LIMIT < 16 * 8
+    assert {quickest_way(nblocks, blk_r) for nblocks in (1, 16) for blk_r in (1, 8)} == set(MULTIPLY_WAYS)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("in_features", "out_features"), [(24, 60), (7, 5)])
+def test_what_is_added_is_added_exactly_and_gets_its_gradient(
+    way: Product, in_features: int, out_features: int
+) -> None:
+    first, second = factors(4, 3, in_features, out_features)
+    x = torch.randn(2, 3, in_features, dtype=torch.float64)
+    plus = torch.randn(2, 3, out_features, dtype=torch.float64, requires_grad=True)
+    found = way(x, first, second, Link.CYCLIC, out_features, plus)
+    torch.testing.assert_close(found, plus + way(x, first, second, Link.CYCLIC, out_features), atol=1e-13, rtol=1e-13)
+    weight = torch.randn_like(found)
+    assert torch.equal(torch.autograd.grad(found, plus, weight)[0], weight)
+    no_adapter = torch.zeros_like(second)
+    assert torch.equal(way(x, first, no_adapter, Link.CYCLIC, out_features, plus), plus)
+
+
+def test_the_sum_has_the_dtype_of_what_is_added() -> None:
+    first, second = factors(4, 3, 24, 60, torch.float32)
+    plus = torch.randn(5, 60, dtype=torch.bfloat16)
+    assert multiply(torch.randn(5, 24), first, second, Link.CYCLIC, 60, plus).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("nblocks", "blk_r"), [(1, 4), (4, 4), (16, 8)])
+def test_it_keeps_no_more_than_lora_does(nblocks: int, blk_r: int) -> None:
+    """LoRA of equal parameters keeps ``x`` and ``r`` values a token; whatever N is, only ``x`` is kept here."""
+    tokens, features = 512, 64
+    first, second = factors(nblocks, blk_r, features, features, torch.float32)
+    x = torch.randn(tokens, features, requires_grad=True)
+    kept = kept_bytes(lambda: multiply(x, first, second, Link.CYCLIC, features))
+    a, b = torch.randn(blk_r, features, requires_grad=True), torch.randn(features, blk_r, requires_grad=True)
+    lora = kept_bytes(lambda: x @ a.T @ b.T)
+    weights = 4 * nblocks * blk_r * features + 8 * features * blk_r  # the output side, written out; places of it
+    assert kept - lora <= weights - 4 * tokens * blk_r
+
+
+def kept_bytes(product: Callable[[], Tensor]) -> int:
+    """What autograd keeps of a forward pass, every storage counted once."""
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = product()
+    assert out.requires_grad
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize(("nblocks", "blk_r"), [(4, 3), (16, 8)])
+def test_under_autocast_it_computes_as_a_linear_layer_does(nblocks: int, blk_r: int) -> None:
+    first, second = factors(nblocks, blk_r, 24, 60, torch.float32)
+    x, plus = torch.randn(5, 24, requires_grad=True), torch.randn(5, 60, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = multiply(x, first, second, Link.CYCLIC, 60, plus)
+    assert found.dtype == torch.bfloat16
+    expected = x.double() @ dense(first.double(), second.double(), Link.CYCLIC, 24, 60).T
+    assert relative_error(found.double() - plus, expected) < 3e-2
+    gradients = torch.autograd.grad(found.float().sum(), (x, first, second))
+    for gradient, wanted in zip(gradients, torch.autograd.grad(expected.sum(), (x, first, second)), strict=True):
+        assert gradient.dtype == torch.float32
+        assert relative_error(gradient, wanted.double()) < 3e-2
+
+
+@pytest.mark.parametrize(("nblocks", "blk_r", "in_features"), [(4, 3, 24), (16, 8, 24), (5, 2, 24)])
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+def test_compiled_in_one_graph_it_gives_the_same(nblocks: int, blk_r: int, in_features: int) -> None:
+    exact = factors(nblocks, blk_r, in_features, 60)
+    x = torch.randn(2, 3, in_features, dtype=torch.float64, requires_grad=True)
+    plus = torch.randn(2, 3, 60, dtype=torch.float64)
+
+    def product(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        return multiply(x, first, second, Link.CYCLIC, 60, plus)
+
+    compiled = torch.compile(product, fullgraph=True, backend="aot_eager")
+    found, expected = compiled(x, *exact), product(x, *exact)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+    weight = torch.randn_like(expected)
+    for gradient, wanted in zip(
+        torch.autograd.grad(found, (x, *exact), weight), torch.autograd.grad(expected, (x, *exact), weight), strict=True
+    ):
+        torch.testing.assert_close(gradient, wanted, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_functional_transforms_and_checkpointing_give_the_same_gradients(way: Product) -> None:
+    exact = factors(4, 3, 24, 60)
+    x = torch.randn(5, 24, dtype=torch.float64)
+
+    def loss(first: Tensor, second: Tensor) -> Tensor:
+        return way(x, first, second, Link.CYCLIC, 60).square().sum()
+
+    expected = torch.autograd.grad(loss(*exact), exact)
+    functional = torch.func.grad(loss, argnums=(0, 1))(*(value.detach() for value in exact))
+    checkpointed = torch.autograd.grad(checkpoint(loss, *exact, use_reentrant=False), exact)
+    for wanted, one, other in zip(expected, functional, checkpointed, strict=True):
+        assert torch.equal(one, wanted) and torch.equal(other, wanted)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,63 @@
+"""A Monarch product as a block-diagonal matrix and one dense matrix of rank ``N * r``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from morenas.monarch.blocks import block_outer, block_product
+from morenas.monarch.convert import dense_first, dense_second
+from morenas.monarch.link import Link
+
+
+def low_rank_product(
+    x: Tensor, first: Tensor, second: Tensor, link: Link, out_features: int, plus: Tensor | None = None
+) -> Tensor:
+    """``multiply`` with the output side written out as ``dense_second``; zeros are multiplied, nothing is permuted."""
+    if first.shape[0] * first.shape[2] != x.shape[-1]:
+        # A dense input side of the same rank costs less than a padded copy of every token.
+        first = dense_first(first, x.shape[-1]).unsqueeze(0)
+    return block_pair_product(x, first, dense_second(second, link, out_features), plus)
+
+
+def block_pair_product(x: Tensor, blocks: Tensor, rows: Tensor, plus: Tensor | None = None) -> Tensor:
+    """``plus + block_diagonal(x) @ rows``, keeping of the forward pass no more than ``x``.
+
+    Args:
+        x: Shape ``(..., C * p)``.
+        blocks: Input side, shape ``(C, q, p)``.
+        rows: Output side, shape ``(C * q, m)``.
+        plus: Added to the product, shape ``(..., m)``.
+    Returns:
+        Shape ``(..., m)``.
+    """
+    flat = None if plus is None else plus.reshape(-1, rows.shape[1])
+    out: Tensor = _BlockPair.apply(x.reshape(-1, x.shape[-1]), blocks, rows, flat)
+    return out.view(*x.shape[:-1], rows.shape[1])
+
+
+class _BlockPair(torch.autograd.Function):
+    """Invariant: the backward pass consists of differentiable operations, so that it can be differentiated again."""
+
+    @staticmethod
+    def forward(x: Tensor, blocks: Tensor, rows: Tensor, plus: Tensor | None) -> Tensor:
+        hidden = block_product(x, blocks.transpose(1, 2))
+        return hidden @ rows if plus is None else torch.addmm(plus, hidden, rows)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:3])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, blocks, rows = ctx.saved_tensors
+        need_x, need_blocks, need_rows, need_plus = ctx.needs_input_grad
+        hidden_grad = grad @ rows.T if need_x or need_blocks else None
+        return (
+            block_product(hidden_grad, blocks) if need_x else None,
+            block_outer(hidden_grad, x, blocks.shape[0]) if need_blocks else None,
+            block_product(x, blocks.transpose(1, 2)).T @ grad if need_rows else None,
+            grad if need_plus else None,
+        )
