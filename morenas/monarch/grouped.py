@@ -49,16 +49,14 @@ class _Grouped(torch.autograd.Function):
         need_x, need_first, need_second, _, need_plus = ctx.needs_input_grad
         nblocks = first.shape[0]
         by_block = grad.unflatten(1, (-1, nblocks)).transpose(1, 2).flatten(1)  # from o = s * N + l to l * height + s
-        hidden_grad = None
+        x_grad = first_grad = second_grad = None
         if need_x or need_first:
             hidden_grad = block_product(by_block, second).index_select(1, permutation.argsort())
-        return (
-            block_product(hidden_grad, first) if need_x else None,
-            block_outer(hidden_grad, x, nblocks) if need_first else None,
-            block_outer(by_block, _slots(x, first, permutation), nblocks) if need_second else None,
-            None,
-            grad if need_plus else None,
-        )
+            x_grad = block_product(hidden_grad, first) if need_x else None
+            first_grad = block_outer(hidden_grad, x, nblocks) if need_first else None
+        if need_second:
+            second_grad = block_outer(by_block, _slots(x, first, permutation), nblocks)
+        return x_grad, first_grad, second_grad, None, grad if need_plus else None
 
 
 def _slots(x: Tensor, first: Tensor, permutation: Tensor) -> Tensor:

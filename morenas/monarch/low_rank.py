@@ -54,10 +54,10 @@ class _BlockPair(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, blocks, rows = ctx.saved_tensors
         need_x, need_blocks, need_rows, need_plus = ctx.needs_input_grad
-        hidden_grad = grad @ rows.T if need_x or need_blocks else None
-        return (
-            block_product(hidden_grad, blocks) if need_x else None,
-            block_outer(hidden_grad, x, blocks.shape[0]) if need_blocks else None,
-            block_product(x, blocks.transpose(1, 2)).T @ grad if need_rows else None,
-            grad if need_plus else None,
-        )
+        x_grad = blocks_grad = None
+        if need_x or need_blocks:
+            hidden_grad = grad @ rows.T
+            x_grad = block_product(hidden_grad, blocks) if need_x else None
+            blocks_grad = block_outer(hidden_grad, x, blocks.shape[0]) if need_blocks else None
+        rows_grad = block_product(x, blocks.transpose(1, 2)).T @ grad if need_rows else None
+        return x_grad, blocks_grad, rows_grad, grad if need_plus else None
