@@ -1,18 +1,22 @@
 """Monarch algebra: block-diagonal, permuted, block-diagonal. Depends on torch alone."""
 
 from morenas.monarch.convert import to_dense, to_lora
+from morenas.monarch.grouped import linked_product
 from morenas.monarch.init import init_first_
 from morenas.monarch.link import Link, link_permutation
-from morenas.monarch.multiply import multiply
+from morenas.monarch.multiply import added, autocast, multiply
 from morenas.monarch.project import project
 from morenas.monarch.shapes import block_sizes, check_divides, num_parameters
 
 __all__ = [
     "Link",
+    "added",
+    "autocast",
     "block_sizes",
     "check_divides",
     "init_first_",
     "link_permutation",
+    "linked_product",
     "multiply",
     "num_parameters",
     "project",

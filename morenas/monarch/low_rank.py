@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from morenas.monarch.blocks import block_outer, block_product
+from morenas.monarch.blocks import gather, outer, scatter
 from morenas.monarch.convert import dense_first, dense_second
 from morenas.monarch.link import Link
 
@@ -43,7 +43,7 @@ class _BlockPair(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, blocks: Tensor, rows: Tensor, plus: Tensor | None) -> Tensor:
-        hidden = block_product(x, blocks.transpose(1, 2))
+        hidden = gather(x, blocks).T
         return hidden @ rows if plus is None else torch.addmm(plus, hidden, rows)
 
     @staticmethod
@@ -54,10 +54,18 @@ class _BlockPair(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, blocks, rows = ctx.saved_tensors
         need_x, need_blocks, need_rows, need_plus = ctx.needs_input_grad
-        x_grad = blocks_grad = None
+        x_grad = blocks_grad = rows_grad = None
+        if need_rows:
+            rows_grad = _rows_grad(gather(x, blocks), grad)
         if need_x or need_blocks:
-            hidden_grad = grad @ rows.T
-            x_grad = block_product(hidden_grad, blocks) if need_x else None
-            blocks_grad = block_outer(hidden_grad, x, blocks.shape[0]) if need_blocks else None
-        rows_grad = block_product(x, blocks.transpose(1, 2)).T @ grad if need_rows else None
+            hidden_grad = (grad @ rows.T).T
+            blocks_grad = outer(hidden_grad, x, len(blocks)) if need_blocks else None
+            x_grad = scatter(hidden_grad, blocks) if need_x else None
         return x_grad, blocks_grad, rows_grad, grad if need_plus else None
+
+
+def _rows_grad(hidden: Tensor, grad: Tensor) -> Tensor:
+    """``hidden @ grad``, ``(rank, tokens)`` times ``(tokens, m)``: columns in parts, which run in parallel."""
+    parts = next(parts for parts in (4, 2, 1) if grad.shape[1] % parts == 0)
+    columns = grad.unflatten(1, (parts, -1)).transpose(0, 1)
+    return torch.bmm(hidden.expand(parts, -1, -1), columns).transpose(0, 1).flatten(1)

@@ -15,8 +15,11 @@ from morenas.monarch.shapes import check_blocks
 WAYS: dict[str, Callable[..., Tensor]] = {"low_rank": low_rank_product, "grouped": grouped_product}
 """Every way to compute the same product, by name."""
 
-LOW_RANK_LIMIT = 64
-"""Largest rank ``N * r`` at which the zeros of a dense output side cost less than copies that permute features."""
+LOW_RANK = 16
+"""Largest rank ``N * r`` at which multiplying the zeros of a dense output side costs less than dealing outputs out."""
+LARGE, LOW_RANK_LARGE = 32 * 2**20, 64
+"""Bytes of output from which on the limit is a higher one: dealing out takes two tensors more of that size, and from
+here on the C library takes each from the system and gives it back, page by page, in every pass."""
 
 
 def multiply(
@@ -46,15 +49,24 @@ def multiply(
     if not 0 <= nblocks * width - x.shape[-1] < nblocks:
         raise ValueError(f"{nblocks} blocks of width {width} do not fit {x.shape[-1]} features.")
     x, first, second = autocast(x, first, second)
-    way = WAYS[quickest_way(nblocks, blk_r)]
-    if plus is None or plus.dtype == x.dtype:
-        return way(x, first, second, link, out_features, plus)
-    return plus + way(x, first, second, link, out_features).to(plus.dtype)
+    way = WAYS[quickest_way(nblocks, blk_r, x.numel() // x.shape[-1] * out_features * x.element_size())]
+    return added(plus, x.dtype, lambda onto: way(x, first, second, link, out_features, onto))
 
 
-def quickest_way(nblocks: int, blk_r: int) -> str:
+def quickest_way(nblocks: int, blk_r: int, output_bytes: int) -> str:
     """The name of the way that is quickest for N blocks of rank r, by the rule measured in ``experiments/speed``."""
-    return "low_rank" if nblocks * blk_r <= LOW_RANK_LIMIT else "grouped"
+    limit = LOW_RANK if output_bytes < LARGE else LOW_RANK_LARGE
+    return "low_rank" if nblocks == 1 or nblocks * blk_r <= limit else "grouped"
+
+
+def added(plus: Tensor | None, dtype: torch.dtype, product: Callable[[Tensor | None], Tensor]) -> Tensor:
+    """``product(plus)``, which adds its result to ``plus``; outside of it where ``plus`` is not of the product's dtype.
+
+    The sum has the dtype of ``plus``.
+    """
+    if plus is None or plus.dtype == dtype:
+        return product(plus)
+    return plus + product(None).to(plus.dtype)
 
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -70,9 +70,11 @@ def test_it_can_be_differentiated_twice(way: Product, link: Link) -> None:
     assert gradgradcheck(product, (x, first, second))
 
 
-def test_both_ways_are_taken() -> None:
-    """The cases above cross the limit, so that ``multiply`` is checked on either side of it."""
-    assert {quickest_way(nblocks, blk_r) for nblocks in (1, 16) for blk_r in (1, 8)} == set(MULTIPLY_WAYS)
+def test_the_way_depends_on_the_rank_and_where_it_is_large_on_the_size_of_the_output() -> None:
+    """The cases above cross the first limit, so that ``multiply`` is checked on either side of it."""
+    small, large = 2**20, 2**26
+    assert quickest_way(1, 64, small) == quickest_way(4, 4, small) == quickest_way(8, 8, large) == "low_rank"
+    assert quickest_way(8, 4, small) == quickest_way(16, 8, small) == quickest_way(16, 8, large) == "grouped"
 
 
 @pytest.mark.parametrize("way", WAYS)
