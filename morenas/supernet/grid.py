@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ class Grid:
         in_features: Width of the input, ``n``.
         out_features: Width of the output, ``m``.
         starts: First input feature of each cell; cells are contiguous and cover the input.
-        classes: Number of residue classes of the output, ``L``.
+        classes: Number of residue classes of the output, ``L``; ``m``, every feature its own, where L is larger.
     """
 
     in_features: int
@@ -39,39 +40,55 @@ class Grid:
 
     @classmethod
     def build(cls, in_features: int, out_features: int, nblocks: Sequence[int]) -> Grid:
-        """Build the coarsest grid that refines the blocks of every count in ``nblocks``."""
-        edges = {k * math.ceil(in_features / n) for n in nblocks for k in range(n)}
-        return cls(in_features, out_features, tuple(sorted(e for e in edges if e < in_features)), math.lcm(*nblocks))
-
-    @property
-    def width(self) -> int:
-        """Features of the widest cell."""
-        ends = (*self.starts[1:], self.in_features)
-        return max(end - start for start, end in zip(self.starts, ends, strict=True))
+        """Build a grid that refines the blocks of every count in ``nblocks``: L equal cells, if L divides the input."""
+        common = math.lcm(*nblocks)
+        finest = [common] if in_features % common == 0 else nblocks
+        edges = {k * math.ceil(in_features / n) for n in finest for k in range(n)}
+        starts = tuple(sorted(e for e in edges if e < in_features))
+        return cls(in_features, out_features, starts, min(common, out_features))
 
     @property
     def regular(self) -> bool:
         """Whether all cells are equally wide, so that cutting the input is a view."""
-        return self.width * len(self.starts) == self.in_features
+        return all(start * len(self.starts) == k * self.in_features for k, start in enumerate(self.starts))
 
-    def cell_index(self) -> Tensor:
-        """Feature index of each cell slot, shape ``(cells, width)``; ``in_features`` where a cell is narrower."""
-        starts = torch.tensor(self.starts).unsqueeze(1)
-        ends = torch.tensor((*self.starts[1:], self.in_features)).unsqueeze(1)
-        index = starts + torch.arange(self.width)
-        return torch.where(index < ends, index, self.in_features)
-
-    def cut(self, x: Tensor, index: Tensor) -> Tensor:
-        """Cut the last dimension ``n`` into ``(cells, width)``, narrower cells filled up with zeros."""
+    def cut(self, first: Tensor) -> Tensor:
+        """Input factors ``(slots, n)`` by cell, ``(cells, slots, n / cells)``; where cells are not equally wide, as one
+        block with zeros, ``(1, cells * slots, n)``."""
+        cells = len(self.starts)
         if self.regular:
-            return x.unflatten(-1, (len(self.starts), self.width))
-        return F.pad(x, (0, 1))[..., index]
+            return first.unflatten(1, (cells, -1)).transpose(0, 1)
+        return self.spread(torch.eye(cells).to(first).unsqueeze(1), first).flatten(0, 1).unsqueeze(0)
+
+    def spread(self, cells: Tensor, features: Tensor) -> Tensor:
+        """Multiply every input feature by the value of its cell: ``(..., cells)`` and ``(..., n)`` to ``(..., n)``."""
+        if self.regular:
+            return (features.unflatten(-1, (len(self.starts), -1)) * cells.unsqueeze(-1)).flatten(-2)
+        return features * (cells @ _membership(self, cells.dtype, cells.device))
+
+    def gather(self, features: Tensor) -> Tensor:
+        """Sum over the input features of each cell, the adjoint of ``spread``: ``(..., n)`` to ``(..., cells)``."""
+        if self.regular:
+            return features.unflatten(-1, (len(self.starts), -1)).sum(dim=-1)
+        return features @ _membership(self, features.dtype, features.device).T
 
     def deal(self, factor: Tensor) -> Tensor:
-        """Deal the last dimension ``m`` out to the classes: ``(slots, m)`` to ``(classes, slots, ceil(m / L))``."""
-        per_class = math.ceil(self.out_features / self.classes)
-        padded = F.pad(factor, (0, per_class * self.classes - self.out_features))
-        return padded.unflatten(-1, (per_class, self.classes)).permute(2, 0, 1)
+        """Deal the last dimension ``m`` out to the classes: ``(..., m)`` to ``(..., ceil(m / L), L)``."""
+        short = -self.out_features % self.classes
+        return (F.pad(factor, (0, short)) if short else factor).unflatten(-1, (-1, self.classes))
+
+    def deal_rows(self, matrix: Tensor) -> Tensor:
+        """Deal rows out to the classes: ``(m, ...)`` to ``(L, ceil(m / L), ...)``."""
+        short = -self.out_features % self.classes
+        padded = F.pad(matrix, (0, 0, 0, short)) if short else matrix
+        return padded.unflatten(0, (-1, self.classes)).transpose(0, 1)
+
+
+@lru_cache(maxsize=64)
+def _membership(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """1 where an input feature lies in a cell, shape ``(cells, n)``."""
+    cell_of = torch.bucketize(torch.arange(grid.in_features), torch.tensor(grid.starts), right=True) - 1
+    return F.one_hot(cell_of, len(grid.starts)).T.to(device, dtype)
 
 
 def block_counts(choices: Sequence[Choice]) -> list[int]:
@@ -92,10 +109,12 @@ def rank_gates(choices: Sequence[Choice]) -> Tensor:
     return gates.flatten(1)
 
 
-def link_masks(grid: Grid, choices: Sequence[Choice]) -> Tensor:
+@lru_cache(maxsize=64)
+def link_masks(grid: Grid, choices: tuple[Choice, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Which cells slot j of each block count links to which classes, shape ``(counts, max_rank, classes, cells)``.
 
     ``masks[i, j, l, c]`` is 1 where ``(block of cell c + j) mod N == l mod N`` for the i-th count N: the cyclic link.
+    Layers of one shape share theirs.
     """
     counts, max_rank = block_counts(choices), max(choice.blk_r for choice in choices)
     starts = torch.tensor(grid.starts)
@@ -104,4 +123,4 @@ def link_masks(grid: Grid, choices: Sequence[Choice]) -> Tensor:
     masks = [
         (starts.div(math.ceil(grid.in_features / n), rounding_mode="floor") + slot) % n == out_class % n for n in counts
     ]
-    return torch.stack(masks).float()
+    return torch.stack(masks).to(device, dtype)

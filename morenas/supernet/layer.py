@@ -9,9 +9,12 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
+from morenas.monarch import Link, added, autocast, linked_product, multiply
 from morenas.space.choices import Choice
 from morenas.supernet.grid import SHARINGS, Grid, block_counts, link_masks, rank_gates
+from morenas.supernet.merged import merged_linear, merging_is_cheaper
 
 
 class SupernetLinear(nn.Module):
@@ -22,11 +25,12 @@ class SupernetLinear(nn.Module):
 
     Shapes: ``first`` ``(slots, n)``, ``second`` ``(slots, m)``. A slot is one rank of every block count
     (``sharing="full"``, ``slots = max_rank``) or of one (``"per_nblocks"``, ``slots = counts * max_rank``).
+
+    A pass computes the sum in the way that is cheapest: a single candidate as the discrete adapter that it is, all of
+    them merged into the frozen weight, or all of them beside the frozen layer.
     """
 
-    cells: Tensor
     gates: Tensor
-    masks: Tensor
 
     def __init__(
         self,
@@ -54,12 +58,11 @@ class SupernetLinear(nn.Module):
         # Adapters stay in float32 beside a half-precision base, as PEFT keeps them.
         dtype = torch.float32 if weight.dtype in (torch.float16, torch.bfloat16) else weight.dtype
         device = weight.device
-        self.register_buffer("cells", self.grid.cell_index().to(device), persistent=False)
         self.register_buffer("gates", rank_gates(choices).to(device, dtype), persistent=False)
-        self.register_buffer("masks", link_masks(self.grid, choices).to(device, dtype), persistent=False)
         self.first = nn.Parameter(self._initial_first(generator).to(device, dtype))
         self.second = nn.Parameter(torch.zeros(self.first.shape[0], self.grid.out_features, device=device, dtype=dtype))
         self._link: Tensor | None = None
+        self._drawn: Choice | None = None
 
     @property
     def weight(self) -> Tensor:
@@ -83,37 +86,69 @@ class SupernetLinear(nn.Module):
 
     def mix(self, probs: Tensor) -> None:
         """Set the mixing probabilities ``(choices,)`` of the passes to come."""
-        self._link = self.link_tensor(probs.to(self.gates))
+        self._link, self._drawn = self.link_tensor(probs.to(self.gates)), None
+
+    def draw(self, choice: Choice) -> None:
+        """Take one candidate with probability 1 in the passes to come; only its slots are computed."""
+        self._link, self._drawn = None, choice
 
     def link_tensor(self, probs: Tensor) -> Tensor:
         """``T[slot, l, c]``: how much of slot's value in input cell c reaches output class l."""
-        usage = (probs @ self.gates).view(len(self.counts), self.max_rank, 1, 1)
-        weighted = usage * self.masks
-        return weighted.sum(dim=0) if self.sharing == "full" else weighted.flatten(0, 1)
+        usage = (probs @ self.gates).view(len(self.counts), self.max_rank)
+        masks = link_masks(self.grid, self.choices, self.gates.dtype, self.gates.device)
+        if self.sharing == "full":
+            return torch.einsum("ij,ijlc->jlc", usage, masks)
+        return (usage[:, :, None, None] * masks).flatten(0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., n)`` to ``(..., m)``."""
+        if self._drawn is not None:
+            return self._discrete(x, self._drawn)
         if self._link is None:
             raise RuntimeError("SupernetLinear was called before mix() set its mixing probabilities")
+        if self._can_merge(x) and merging_is_cheaper(self.grid, len(self.first), x[..., 0].numel()):
+            weight = self.weight.T if isinstance(self.base, Conv1D) else self.weight
+            return merged_linear(x, weight, self.bias, self.first, self.second, self._link, self.grid)
+        return self._beside(x, self._link, self.base(x))
+
+    def _discrete(self, x: Tensor, choice: Choice) -> Tensor:
         result: Tensor = self.base(x)
-        return result + self.adapter(x, self._link).to(result.dtype)
+        if not choice.blk_r:
+            return result
+        inputs = x.to(self.first.dtype)
+        return multiply(inputs, *self._blocks(choice), Link.CYCLIC, self.grid.out_features, plus=result)
+
+    def _can_merge(self, x: Tensor) -> bool:
+        """Whether the base is no more than its weight and bias, and this pass computes in the adapter's precision.
+
+        A half-precision sum of weight and adapter would round the adapter away.
+        """
+        base = self.base
+        plain = type(base) in (nn.Linear, Conv1D) and "forward" not in vars(base)
+        hooked = base._forward_hooks or base._forward_pre_hooks or base._backward_hooks
+        precise = self.weight.dtype == self.first.dtype == x.dtype and not torch.is_autocast_enabled(x.device.type)
+        return plain and not hooked and precise
 
     def adapter(self, x: Tensor, link: Tensor) -> Tensor:
-        """The relaxed adapter alone, ``(..., n)`` to ``(..., m)``: two grouped products around the link tensor."""
-        flat = x.reshape(-1, self.grid.in_features).to(self.first.dtype)
-        blocks = self.grid.cut(flat, self.cells).transpose(0, 1)  # (cells, tokens, width)
-        first = self.grid.cut(self.first, self.cells).permute(1, 2, 0)  # (cells, width, slots)
-        hidden = torch.bmm(blocks, first)  # (cells, tokens, slots)
-        linked = torch.bmm(hidden.permute(2, 1, 0), link.transpose(1, 2))  # (slots, tokens, classes)
-        out = torch.bmm(linked.permute(2, 1, 0), self.grid.deal(self.second))  # (classes, tokens, m / classes)
-        return out.permute(1, 2, 0).flatten(1)[:, : self.grid.out_features].reshape(*x.shape[:-1], -1)
+        """The relaxed adapter alone, ``(..., n)`` to ``(..., m)``."""
+        return self._beside(x, link, None)
+
+    def _beside(self, x: Tensor, link: Tensor, plus: Tensor | None) -> Tensor:
+        x, first, second, link = autocast(x.to(self.first.dtype), self.first, self.second, link)
+        blocks, dealt = self.grid.cut(first), self.grid.deal(second).permute(2, 1, 0)
+        width = self.grid.out_features
+        return added(plus, x.dtype, lambda onto: linked_product(x, blocks, link, dealt, width, onto))
 
     @torch.no_grad()
     def factors(self, choice: Choice) -> tuple[Tensor, Tensor]:
         """The blocks of one candidate under the cyclic link: ``(N, r, ceil(n / N))`` and ``(N, ceil(m / N), r)``."""
+        first, second = self._blocks(choice)
+        return first.contiguous(), second.contiguous()
+
+    def _blocks(self, choice: Choice) -> tuple[Tensor, Tensor]:
         count, rank = choice
         start = 0 if self.sharing == "full" else self.counts.index(count) * self.max_rank
         first, second = self.first[start : start + rank], self.second[start : start + rank]
         first = F.pad(first, (0, -first.shape[1] % count)).unflatten(-1, (count, -1))  # (r, N, p)
         second = F.pad(second, (0, -second.shape[1] % count)).unflatten(-1, (-1, count))  # (r, s, N)
-        return first.transpose(0, 1).contiguous(), second.permute(2, 1, 0).contiguous()
+        return first.transpose(0, 1), second.permute(2, 1, 0)
