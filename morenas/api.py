@@ -25,13 +25,14 @@ from morenas.bilevel import (
 )
 from morenas.checkpoint import load_tensors, save_tensors
 from morenas.errors import InputError, RunError
-from morenas.seeds import derive
+from morenas.seeds import derive, seed_pass
 from morenas.selection import SELECTIONS
 from morenas.space import Choice, SearchSpace
 from morenas.supernet import RELAXATIONS, SHARINGS, Supernet
 from morenas.tracking.observer import NullObserver, Observer
 
 SNAPSHOTS = 200  # mixing probabilities kept of a search, evenly spread
+READ_EVERY = 10  # weight steps between readings of the losses from an accelerator, at most
 
 NAMES: dict[str, Collection[str]] = {
     "relaxation": RELAXATIONS,
@@ -225,7 +226,9 @@ class _Search:
             torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay),
             torch.optim.Adam([self.logits], lr=settings.arch_learning_rate, betas=(0.5, 0.999)),
             self.schedule,
+            _read_every(self.device, settings.checkpoint_every),
         )
+        self._tilted: tuple[tuple[int, int], Tensor] | None = None
         self.trace = _Trace(settings.steps)
 
     def _upper_at(self, number: int) -> int:
@@ -236,8 +239,8 @@ class _Search:
         """The loss of one micro-batch. Its randomness (dropout, Gumbel draws) is seeded by its number, so that a
         resumed search needs no generator state."""
         seed = derive(self.settings.seed, "search", level, number)
-        torch.manual_seed(seed)
-        self.supernet.mix(self.mixing_probs(step, torch.Generator().manual_seed(seed)).to(self.device))
+        seed_pass(seed, self.device)
+        self.supernet.mix(self.mixing_probs(step, torch.Generator().manual_seed(seed)))
         # Dropout is for the weights; the architecture is judged as it would be used.
         self.model.train(level == "lower")
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
@@ -248,21 +251,30 @@ class _Search:
         start, end = self.settings.temperature_start, self.settings.temperature_end
         return float(start * (end / start) ** self.schedule.progress(step))
 
-    def tilted_logits(self, step: int) -> tuple[Tensor, float]:
-        """Logits tilted under the budget, and the temperature of the distribution that they stand for."""
-        temperature = self.temperature(step) if self.relaxation.tempers_logits else 1.0
+    def tilted_logits(self, step: int) -> Tensor:
+        """Logits tilted under the budget; those without gradients are kept until the logits or the step change."""
+        key = (step, self.logits._version)
+        if self.logits.requires_grad and torch.is_grad_enabled():
+            return self._tilt(step)
+        if self._tilted is None or self._tilted[0] != key:
+            self._tilted = key, self._tilt(step).detach()
+        return self._tilted[1]
+
+    def _tilt(self, step: int) -> Tensor:
         allowed = self.logits.masked_fill(self.forbidden, -torch.inf)
-        return hold_budget(allowed, self.costs, self.budget, temperature), temperature
+        return hold_budget(allowed, self.costs, self.budget, self.distribution_temperature(step))
+
+    def distribution_temperature(self, step: int) -> float:
+        """Temperature of the distribution that the logits stand for."""
+        return self.temperature(step) if self.relaxation.tempers_logits else 1.0
 
     def mixing_probs(self, step: int, generator: torch.Generator) -> Tensor:
-        tilted, _ = self.tilted_logits(step)
-        return self.relaxation.mixing_probs(tilted, self.temperature(step), generator)
+        return self.relaxation.mixing_probs(self.tilted_logits(step), self.temperature(step), generator)
 
     @torch.no_grad()
     def distribution(self, step: int) -> Tensor:
         """Probabilities of every choice under the budget, ``(groups, choices)``."""
-        tilted, temperature = self.tilted_logits(step)
-        return torch.softmax(tilted / temperature, dim=-1)
+        return torch.softmax(self.tilted_logits(step) / self.distribution_temperature(step), dim=-1)
 
     def observe(self, report: StepReport) -> dict[str, float]:
         """Record a snapshot and return the step's metrics."""
@@ -329,6 +341,14 @@ class _Search:
             trajectory=torch.stack(self.trace.probs),
             trajectory_steps=self.trace.steps,
         )
+
+
+def _read_every(device: torch.device, checkpoint_every: int) -> int:
+    """Weight steps between readings of the losses: elsewhere than on a processor every reading waits for the device.
+
+    All are read where a checkpoint is due: it must hold no step that was not looked at.
+    """
+    return 1 if device.type == "cpu" else math.gcd(READ_EVERY, checkpoint_every)
 
 
 @contextlib.contextmanager

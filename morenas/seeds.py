@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+import torch
+
 
 def derive(seed: int, *names: str | int) -> int:
     """Return the seed of the stream called ``names`` under ``seed``, a whole number below 2**63.
@@ -12,3 +14,14 @@ def derive(seed: int, *names: str | int) -> int:
     """
     digest = hashlib.sha256("/".join(map(str, (seed, *names))).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def seed_pass(seed: int, device: torch.device) -> None:
+    """Seed what a pass on ``device`` draws from, dropout above all.
+
+    On a processor ``torch.manual_seed`` also asks for every accelerator's generator, at the price of a small layer.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)

@@ -16,7 +16,7 @@ from tiny_training import Recorder
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, T5Config
 
-from morenas import search_architecture
+from morenas import api, search_architecture
 from morenas.adapters import MoReConfig, set_factors
 from morenas.api import SearchOutcome, SearchSettings
 from morenas.errors import InputError, RunError
@@ -106,6 +106,33 @@ def test_nothing_of_the_architecture_moves_in_the_warm_up() -> None:
     assert not torch.equal(outcome.trajectory[SETTINGS.warmup], warm[0])
     upper = [step - 1 for step, metrics in recorder.logged.items() if "search/upper_loss" in metrics]
     assert upper == list(range(SETTINGS.warmup, SETTINGS.steps, SETTINGS.every))
+
+
+@pytest.mark.parametrize("checkpoint_every", [4, 5])
+def test_reading_losses_as_rarely_as_from_an_accelerator_changes_no_bit_of_a_killed_and_resumed_search(
+    checkpoint_every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(SETTINGS, steps=14, warmup=6, every=3, checkpoint_every=checkpoint_every)
+    expected = search(tiny_classifier(), settings)
+    rare = api._read_every(torch.device("cuda"), checkpoint_every)
+    assert rare > 1 and api._read_every(torch.device("cpu"), checkpoint_every) == 1
+    monkeypatch.setattr(api, "_read_every", lambda *given: rare)
+
+    class Killed(Exception):
+        pass
+
+    class Killer(Recorder):
+        def step(self, phase: str, step: int, metrics: Mapping[str, float] | None = None) -> None:
+            super().step(phase, step, metrics)
+            if step == 11:
+                raise Killed
+
+    checkpoint = tmp_path / "search.safetensors"
+    with pytest.raises(Killed):
+        search(tiny_classifier(), settings, checkpoint=checkpoint, observer=Killer())
+    found = search(tiny_classifier(), settings, checkpoint=checkpoint)
+    assert found.shapes == expected.shapes and found.trajectory_steps == expected.trajectory_steps
+    assert torch.equal(found.logits, expected.logits) and torch.equal(found.trajectory, expected.trajectory)
 
 
 @pytest.mark.gpu

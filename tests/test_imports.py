@@ -90,6 +90,7 @@ def test_monarch_and_bilevel_need_torch_alone() -> None:
                 "enum",
                 "functools",
                 "collections",
+                "contextlib",
                 "dataclasses",
                 "math",
                 "typing",

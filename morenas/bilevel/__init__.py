@@ -3,7 +3,7 @@
 from morenas.bilevel.budget import expected_cost, hold_budget
 from morenas.bilevel.hypergradients import HYPERGRADIENTS, Hypergradient
 from morenas.bilevel.loop import BilevelLoop, Schedule, StepReport
-from morenas.bilevel.problem import BilevelProblem, Level, NonFiniteLoss, Step
+from morenas.bilevel.problem import BilevelProblem, Level, NonFiniteLoss, Step, StepLosses
 
 __all__ = [
     "HYPERGRADIENTS",
@@ -14,6 +14,7 @@ __all__ = [
     "NonFiniteLoss",
     "Schedule",
     "Step",
+    "StepLosses",
     "StepReport",
     "expected_cost",
     "hold_budget",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from morenas.bilevel.hypergradients import Hypergradient
-from morenas.bilevel.problem import BilevelProblem, Step
+from morenas.bilevel.problem import BilevelProblem, Step, StepLosses
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,20 @@ class StepReport:
     lower_lr: float
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """A step whose losses may still be on their device."""
+
+    step: int
+    lower: StepLosses
+    upper: StepLosses | None
+    lower_lr: float
+
+    def report(self) -> StepReport:
+        upper = None if self.upper is None else self.upper.read()
+        return StepReport(self.step, self.lower.read(), upper, self.lower_lr)
+
+
 class BilevelLoop:
     """Runs a bilevel problem.
 
@@ -79,8 +93,14 @@ class BilevelLoop:
         lower_optimizer: torch.optim.Optimizer,
         upper_optimizer: torch.optim.Optimizer,
         schedule: Schedule,
+        read_every: int = 1,
     ) -> None:
         """Check that each optimizer holds exactly its level's parameters.
+
+        Args:
+            read_every: Lower steps between readings of the losses. 1 finds a loss that is not finite before it reaches
+                any parameter, and waits for the device in every step; with more, losses are read then, before every
+                upper step and at the end.
 
         Raises:
             ValueError: If an optimizer holds other tensors than its level, or the schedule never moves the upper level.
@@ -96,39 +116,56 @@ class BilevelLoop:
         self.hypergradient = hypergradient
         self.optimizers = {"lower": lower_optimizer, "upper": upper_optimizer}
         self.schedule = schedule
+        self.read_every = read_every
+        self._unread: list[_Taken] = []
         self.base_rates = [group["lr"] for group in lower_optimizer.param_groups]
         self.step = 0
 
     def run(self, after_step: Callable[[StepReport], None] = lambda report: None) -> None:
-        """Take the steps that remain; ``after_step`` is called after each."""
+        """Take the steps that remain; ``after_step`` is called for each, in order, once its losses are read.
+
+        Raises:
+            NonFiniteLoss: If a loss is NaN or infinite.
+        """
         while self.step < self.schedule.steps:
-            upper_loss = self._upper_step() if self.schedule.is_upper(self.step) else None
-            lower_loss, rate = self._lower_step()
-            report = StepReport(self.step, lower_loss, upper_loss, rate)
+            upper = None
+            if self.schedule.is_upper(self.step):
+                self._report(after_step)
+                upper = self._upper_step()
+            lower, rate = self._lower_step()
+            self._unread.append(_Taken(self.step, lower, upper, rate))
             self.step += 1
+            if self.step % self.read_every == 0 or self.step == self.schedule.steps:
+                self._report(after_step)
+
+    def _report(self, after_step: Callable[[StepReport], None]) -> None:
+        taken, self._unread = self._unread, []
+        for report in [one.report() for one in taken]:
             after_step(report)
 
-    def _upper_step(self) -> float:
+    def _upper_step(self) -> StepLosses:
         step = Step(self.schedule.upper_number(self.step), self.step)
-        loss, grads = self.hypergradient(self.problem, step)
-        for tensor, grad in zip(self.problem.arch, grads, strict=True):
-            tensor.grad = grad
-        self._apply("upper")
-        return float(loss)
+        losses, grads = self.hypergradient(self.problem, step)
+        self._apply("upper", self.problem.arch, losses, grads)
+        return losses
 
-    def _lower_step(self) -> tuple[float, float]:
+    def _lower_step(self) -> tuple[StepLosses, float]:
         factor = self.schedule.lower_factor(self.step)
         for group, base in zip(self.optimizers["lower"].param_groups, self.base_rates, strict=True):
             group["lr"] = base * factor
-        loss, grads = self.problem.lower.gradients(self.step, self.problem.weights)
-        for tensor, grad in zip(self.problem.weights, grads, strict=True):
-            tensor.grad = grad
-        if self.schedule.max_grad_norm:
-            torch.nn.utils.clip_grad_norm_(self.problem.weights, self.schedule.max_grad_norm)
-        self._apply("lower")
-        return float(loss), self.base_rates[0] * factor
+        losses, grads = self.problem.gradients(self.problem.lower, self.step, self.problem.weights)
+        self._apply("lower", self.problem.weights, losses, grads, self.schedule.max_grad_norm)
+        return losses, self.base_rates[0] * factor
 
-    def _apply(self, level: str) -> None:
+    def _apply(
+        self, level: str, tensors: Sequence[Tensor], losses: StepLosses, grads: list[Tensor], max_norm: float = 0.0
+    ) -> None:
+        if self.read_every == 1:
+            losses.read()
+        for tensor, grad in zip(tensors, grads, strict=True):
+            tensor.grad = grad
+        if max_norm:
+            torch.nn.utils.clip_grad_norm_(tensors, max_norm)
         self.optimizers[level].step()
         self.optimizers[level].zero_grad(set_to_none=True)
 

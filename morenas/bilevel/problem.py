@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,11 +20,32 @@ class Step(NamedTuple):
 
 
 class NonFiniteLoss(ArithmeticError):
-    """A loss that is not finite, found before it reached any parameter."""
+    """A loss that is not finite."""
 
     def __init__(self, level: str, step: int, micro_batch: int, value: float) -> None:
         super().__init__(f"{level} loss is {value} at step {step}, micro-batch {micro_batch}")
         self.level, self.step, self.micro_batch, self.value = level, step, micro_batch, value
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """The losses of a step's micro-batches, left on their device until they are read."""
+
+    level: str
+    step: int
+    values: Tensor
+
+    def read(self) -> float:
+        """Wait for the device and return their mean.
+
+        Raises:
+            NonFiniteLoss: If one is NaN or infinite.
+        """
+        values: list[float] = self.values.tolist()
+        for micro, value in enumerate(values):
+            if not math.isfinite(value):
+                raise NonFiniteLoss(self.level, self.step, micro, value)
+        return sum(values) / len(values)
 
 
 @dataclass(frozen=True)
@@ -41,27 +64,21 @@ class Level:
     loss: Callable[[int], Tensor]
     accumulation: int = 1
 
-    def gradients(self, step: int, inputs: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Loss of a step and its gradients with respect to ``inputs``, averaged over all micro-batches.
+    def gradients(self, step: int, inputs: Sequence[Tensor]) -> tuple[StepLosses, list[Tensor]]:
+        """Losses of a step and the gradients of their mean with respect to ``inputs``.
 
-        ``.grad`` of no tensor is touched. Inputs that the loss does not reach get zeros.
-
-        Raises:
-            NonFiniteLoss: If a micro-batch's loss is NaN or infinite.
+        ``.grad`` of no tensor is touched. Inputs that the loss does not reach get zeros. Nothing waits for the device.
         """
-        total = torch.zeros((), dtype=torch.float64)
+        losses = []
         sums = [torch.zeros_like(tensor) for tensor in inputs]
         for micro in range(self.accumulation):
             loss = self.loss(step * self.accumulation + micro)
-            value = loss.detach().cpu().double()  # in this order: mps has no float64
-            if not torch.isfinite(value):
-                raise NonFiniteLoss(self.name, step, micro, float(value))
-            total += value / self.accumulation
+            losses.append(loss.detach())
             grads = torch.autograd.grad(loss, inputs, allow_unused=True)
             for accumulated, grad in zip(sums, grads, strict=True):
                 if grad is not None:
                     accumulated.add_(grad, alpha=1 / self.accumulation)
-        return total, sums
+        return StepLosses(self.name, step, torch.stack(losses)), sums
 
 
 @dataclass(frozen=True)
@@ -89,3 +106,24 @@ class BilevelProblem:
                     f"A tensor of shape {tuple(tensor.shape)} does not require gradients and could never be trained."
                 )
             seen.add(id(tensor))
+
+    def gradients(self, level: Level, step: int, inputs: Sequence[Tensor]) -> tuple[StepLosses, list[Tensor]]:
+        """``level.gradients``, while of all the problem's tensors ``inputs`` alone require gradients.
+
+        A layer that computes gradients itself then computes none that nobody asks for.
+        """
+        with _only(inputs, (*self.weights, *self.arch)):
+            return level.gradients(step, inputs)
+
+
+@contextmanager
+def _only(inputs: Sequence[Tensor], tensors: Sequence[Tensor]) -> Iterator[None]:
+    kept = {id(tensor) for tensor in inputs}
+    others = [tensor for tensor in tensors if id(tensor) not in kept]
+    for tensor in others:
+        tensor.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for tensor in others:
+            tensor.requires_grad_(True)

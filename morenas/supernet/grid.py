@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +47,7 @@ class Grid:
         starts = tuple(sorted(e for e in edges if e < in_features))
         return cls(in_features, out_features, starts, min(common, out_features))
 
-    @property
+    @cached_property
     def regular(self) -> bool:
         """Whether all cells are equally wide, so that cutting the input is a view."""
         return all(start * len(self.starts) == k * self.in_features for k, start in enumerate(self.starts))

@@ -38,10 +38,19 @@ class Supernet:
         }
 
     def mix(self, probs: Tensor) -> None:
-        """Set the mixing probabilities ``(groups, choices)`` of the passes to come."""
-        for row, names in zip(probs.unbind(), self.space.groups.values(), strict=True):
+        """Set the mixing probabilities ``(groups, choices)`` of the passes to come.
+
+        Of a group whose row is one-hot and needs no gradient, the chosen candidate alone is computed. Probabilities
+        are best given on the processor: elsewhere, looking for such rows waits for the device.
+        """
+        drawn = _drawn(probs)
+        device = next(iter(self.layers.values())).first.device
+        for row, index, names in zip(probs.to(device).unbind(), drawn, self.space.groups.values(), strict=True):
             for name in names:
-                self.layers[name].mix(row)
+                if index is None:
+                    self.layers[name].mix(row)
+                else:
+                    self.layers[name].draw(self.space.choices[index])
 
     def factors(self, shapes: Mapping[str, Choice]) -> dict[str, tuple[Tensor, Tensor]]:
         """The trained blocks of an architecture, as discrete adapters under the cyclic link take them."""
@@ -51,6 +60,14 @@ class Supernet:
         """Put the original layers back."""
         for name, layer in self.layers.items():
             _replace(self.model, name, layer.base)
+
+
+def _drawn(probs: Tensor) -> list[int | None]:
+    """Of each row the index of its only choice; None where there are several, or where gradients are to reach all."""
+    if probs.requires_grad:
+        return [None] * len(probs)
+    only = (probs == 1).any(dim=1) & ((probs != 0).sum(dim=1) == 1)
+    return [index if one else None for index, one in zip(probs.argmax(dim=1).tolist(), only.tolist(), strict=True)]
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -19,14 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from morenas.checkpoint import load_tensors, save_tensors
-from morenas.seeds import derive
+from morenas.seeds import derive, seed_pass
 from morenas.training.checkpoints import checkpoint_folder
 from morenas.training.losses import LossLog, MicroBatch
 from morenas.training.state import allocator_state, load_allocator_state, load_trained_state, trained_state
@@ -103,7 +102,7 @@ class StepTrainer(Trainer):
     ) -> Tensor:
         """Train on one micro-batch under the random state of its number."""
         number = inputs.pop("number")
-        torch.manual_seed(derive(self.args.seed, "dropout", number))
+        seed_pass(derive(self.args.seed, "dropout", number), self.args.device)
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.losses.add(MicroBatch(self.state.global_step + 1, number, self.learning_rate), loss)
         return loss

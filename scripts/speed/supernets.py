@@ -61,10 +61,14 @@ class SupernetSteps:
         """The gradient of the logits alone, without dropout."""
         self._mix(self.logits)
         self.model.eval()
+        for weight in self.weights:
+            weight.requires_grad_(False)
         torch.autograd.grad(loss_of(self.model, self.batch, self.bench), self.logits)
+        for weight in self.weights:
+            weight.requires_grad_(True)
 
     def _mix(self, logits: torch.Tensor) -> None:
-        self.supernet.mix(torch.softmax(logits, dim=-1).to(self.bench.device))
+        self.supernet.mix(torch.softmax(logits, dim=-1))
 
 
 def run(bench: Bench) -> Iterator[Row]:

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from bilevel.quadratic import Quadratic
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from morenas.bilevel import HYPERGRADIENTS, BilevelLoop, BilevelProblem, Level, NonFiniteLoss, Schedule, StepReport
 
@@ -60,9 +63,9 @@ def test_every_micro_batch_counts() -> None:
     weights, arch = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
     targets = torch.tensor([[1.0, 0.0], [0.0, 4.0], [3.0, 2.0], [8.0, 2.0]])
     level = Level("lower", lambda n: (targets[n] * weights).sum() + 0 * arch.sum(), accumulation=2)
-    loss, (grad,) = level.gradients(1, [weights])
+    losses, (grad,) = level.gradients(1, [weights])
     torch.testing.assert_close(grad, targets[2:].mean(dim=0))
-    assert float(loss) == 0.0
+    assert losses.read() == 0.0
 
 
 @pytest.mark.parametrize("stop", [1, 8, 13])
@@ -148,6 +151,96 @@ def test_a_loss_that_is_not_finite_stops_before_any_parameter_changes(level: str
     assert loop.step == 2
     assert torch.isfinite(quadratic.weights).all()
     assert torch.isfinite(quadratic.arch).all()
+
+
+@pytest.mark.parametrize("read_every", [2, 5, 100])
+def test_reading_losses_rarely_changes_nothing_and_reports_every_step_in_order(read_every: int) -> None:
+    schedule = Schedule(13, warmup=4, every=3)
+    found: dict[int, tuple[Quadratic, list[StepReport]]] = {}
+    for every in (1, read_every):
+        found[every] = (Quadratic.build(4, 3, 1.0, 5), [])
+        loop = loop_on(found[every][0], schedule, adam=True)
+        loop.read_every = every
+        loop.run(found[every][1].append)
+    assert found[1][1] == found[read_every][1]
+    assert [report.step for report in found[1][1]] == list(range(13))
+    assert torch.equal(found[1][0].weights, found[read_every][0].weights)
+    assert torch.equal(found[1][0].arch, found[read_every][0].arch)
+
+
+def test_losses_are_read_before_the_architecture_moves_and_where_a_checkpoint_is_due() -> None:
+    quadratic = Quadratic.build(3, 2, 1.0, 0)
+    loop = loop_on(quadratic, Schedule(12, warmup=5, every=4))
+    loop.read_every = 3
+    told: list[tuple[int, int, Tensor]] = []
+    loop.run(lambda report: told.append((report.step, loop.step, quadratic.arch.detach().clone())))
+    assert [(step, at) for step, at, _ in told] == [
+        (0, 3), (1, 3), (2, 3), (3, 5), (4, 5), (5, 6), (6, 9), (7, 9), (8, 9), (9, 12), (10, 12), (11, 12)
+    ]  # fmt: skip
+    arch = [arch for _, _, arch in told]
+    assert torch.equal(arch[4], arch[0]) and not torch.equal(arch[5], arch[4])
+
+
+def test_a_loss_that_is_not_finite_is_found_at_the_next_reading_and_named() -> None:
+    quadratic = Quadratic.build(3, 2, 1.0, 0)
+    lower = Level("lower", lambda n: quadratic.lower_loss(n) * (float("inf") if n == 4 else 1.0), accumulation=3)
+    problem = BilevelProblem(lower, Level("upper", quadratic.upper_loss), [quadratic.weights], [quadratic.arch])
+    loop = BilevelLoop(
+        problem,
+        HYPERGRADIENTS["first_order"],
+        sgd([quadratic.weights], 0.1),
+        sgd([quadratic.arch], 0.1),
+        Schedule(8, warmup=7, every=1),
+        read_every=4,
+    )
+    reports: list[StepReport] = []
+    with pytest.raises(NonFiniteLoss, match="lower loss is inf at step 1, micro-batch 1"):
+        loop.run(reports.append)
+    assert (loop.step, reports) == (4, [])
+
+
+def test_a_step_waits_for_no_device_until_its_losses_are_read() -> None:
+    waited: list[str] = []
+
+    class Waits(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.aten._local_scalar_dense.default:
+                waited.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    quadratic = Quadratic.build(3, 2, 1.0, 0)
+    loop = loop_on(quadratic, Schedule(6, warmup=5, every=1))
+    loop.read_every = 5
+    with Waits():
+        losses, _ = loop._lower_step()
+        assert not waited
+        torch.stack([losses.values.sum()]).sum().item()
+    assert waited
+
+
+@pytest.mark.parametrize("name", sorted(HYPERGRADIENTS))
+def test_only_what_a_step_moves_requires_gradients_meanwhile(name: str) -> None:
+    quadratic = Quadratic.build(3, 2, 1.0, 0)
+    seen: list[tuple[str, bool, bool]] = []
+
+    def watched(level: str, loss: Callable[[int], Tensor]) -> Level:
+        def call(number: int) -> Tensor:
+            seen.append((level, quadratic.weights.requires_grad, quadratic.arch.requires_grad))
+            return loss(number)
+
+        return Level(level, call)
+
+    problem = BilevelProblem(
+        watched("lower", quadratic.lower_loss),
+        watched("upper", quadratic.upper_loss),
+        [quadratic.weights],
+        [quadratic.arch],
+    )
+    rates = sgd([quadratic.weights], 0.1), sgd([quadratic.arch], 0.1)
+    BilevelLoop(problem, HYPERGRADIENTS[name], *rates, Schedule(1, warmup=0, every=1)).run()
+    upper = "upper" if name == "first_order" else "lower"
+    assert seen == [(upper, False, True), ("lower", True, False)]
+    assert quadratic.weights.requires_grad and quadratic.arch.requires_grad
 
 
 def test_learning_rate_rises_then_falls_to_zero_and_progress_covers_the_unit_interval() -> None:

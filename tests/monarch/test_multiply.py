@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from kept import kept_bytes
 from monarch_reference import TOLERANCE, dense, factors, relative_error
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
@@ -110,20 +111,6 @@ def test_it_keeps_no_more_than_lora_does(nblocks: int, blk_r: int) -> None:
     lora = kept_bytes(lambda: x @ a.T @ b.T)
     weights = 4 * nblocks * blk_r * features + 8 * features * blk_r  # the output side, written out; places of it
     assert kept - lora <= weights - 4 * tokens * blk_r
-
-
-def kept_bytes(product: Callable[[], Tensor]) -> int:
-    """What autograd keeps of a forward pass, every storage counted once."""
-    storages: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = product()
-    assert out.requires_grad
-    return sum(storages.values())
 
 
 @pytest.mark.parametrize(("nblocks", "blk_r"), [(4, 3), (16, 8)])

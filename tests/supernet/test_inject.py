@@ -10,7 +10,7 @@ from morenas.adapters import MoReConfig, set_factors
 from morenas.models import target_linears
 from morenas.models.load import find_head
 from morenas.space import Choice, build_space
-from morenas.supernet import Supernet
+from morenas.supernet import SHARINGS, Supernet
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -69,13 +69,43 @@ def test_modules_of_a_group_share_one_choice() -> None:
     model = tiny_classifier("bert")
     space = build_space(target_linears(model, exclude=find_head(model)), [1, 2], [1, 2], granularity="type")
     supernet = Supernet(model, space)
-    one_hot = torch.eye(len(space.choices))[[0, 1, 2, 3, 0, 1]]
-    supernet.mix(one_hot)
-    for row, names in zip(one_hot, space.groups.values(), strict=True):
+    probs = torch.softmax(torch.arange(6.0 * len(space.choices)).view(6, -1).sin(), dim=1)
+    supernet.mix(probs)
+    for row, names in zip(probs, space.groups.values(), strict=True):
         for name in names:
             layer = supernet.layers[name]
             assert layer._link is not None
             assert torch.equal(layer._link, layer.link_tensor(row))
+
+
+@pytest.mark.parametrize("sharing", SHARINGS)
+def test_a_drawn_candidate_gives_the_values_and_gradients_of_a_one_hot_mixture(sharing: str) -> None:
+    model = tiny_classifier("bert")
+    space = build_space(target_linears(model, exclude=find_head(model)), [1, 2, 4], [0, 1, 2])
+    supernet = Supernet(model, space, sharing)
+    weights = list(supernet.weights().values())
+    with torch.no_grad():
+        for weight in weights:
+            weight.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
+    probs = torch.eye(len(space.choices))[[index % len(space.choices) for index in range(len(space.groups))]]
+    found = {}
+    for kind, given in (("drawn", probs), ("mixed", probs.clone().requires_grad_())):
+        supernet.mix(given)
+        assert all((layer._drawn is None) == (kind == "mixed") for layer in supernet.layers.values())
+        loss = model(**tiny_batch()).loss
+        found[kind] = [loss, *torch.autograd.grad(loss, weights, materialize_grads=True, allow_unused=True)]
+    for drawn, mixed in zip(found["drawn"], found["mixed"], strict=True):
+        torch.testing.assert_close(drawn, mixed, atol=1e-6, rtol=1e-5)
+
+
+def test_only_rows_that_are_one_hot_are_drawn() -> None:
+    model = tiny_classifier("bert")
+    space = build_space(target_linears(model, exclude=find_head(model)), [1, 2], [1, 2], granularity="type")
+    supernet = Supernet(model, space)
+    almost = torch.tensor([1.0, 1e-30, 0.0, 0.0])
+    supernet.mix(torch.stack([torch.eye(4)[2], almost, torch.full((4,), 0.25), torch.eye(4)[0], almost, almost]))
+    drawn = [supernet.layers[names[0]]._drawn for names in space.groups.values()]
+    assert drawn == [space.choices[2], None, None, space.choices[0], None, None]
 
 
 def test_factors_come_in_the_shapes_of_the_architecture() -> None:

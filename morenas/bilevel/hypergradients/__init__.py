@@ -8,14 +8,14 @@ from torch import Tensor
 
 from morenas.bilevel.hypergradients.first_order import first_order
 from morenas.bilevel.hypergradients.single_level import single_level
-from morenas.bilevel.problem import BilevelProblem, Step
+from morenas.bilevel.problem import BilevelProblem, Step, StepLosses
 
 
 class Hypergradient(Protocol):
     """Estimates the gradient of the upper objective with respect to the architecture."""
 
-    def __call__(self, problem: BilevelProblem, step: Step) -> tuple[Tensor, list[Tensor]]:
-        """Return the upper loss and one gradient per tensor of ``problem.arch``; leaves every parameter unchanged."""
+    def __call__(self, problem: BilevelProblem, step: Step) -> tuple[StepLosses, list[Tensor]]:
+        """Return the losses descended and one gradient per tensor of ``problem.arch``; change no parameter."""
         ...
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from morenas.bilevel.problem import BilevelProblem, Step
+from morenas.bilevel.problem import BilevelProblem, Step, StepLosses
 
 
-def first_order(problem: BilevelProblem, step: Step) -> tuple[Tensor, list[Tensor]]:
+def first_order(problem: BilevelProblem, step: Step) -> tuple[StepLosses, list[Tensor]]:
     """Differentiate the upper loss of ``step`` with respect to the architecture, weights held fixed.
 
     Exact where the weights minimize the lower loss and that minimum does not move with the architecture; in general
@@ -15,4 +15,4 @@ def first_order(problem: BilevelProblem, step: Step) -> tuple[Tensor, list[Tenso
 
     Source: Liu et al. 2019, section 2.3 with xi = 0.
     """
-    return problem.upper.gradients(step.upper, problem.arch)
+    return problem.gradients(problem.upper, step.upper, problem.arch)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from morenas.bilevel.problem import BilevelProblem, Step
+from morenas.bilevel.problem import BilevelProblem, Step, StepLosses
 
 
-def single_level(problem: BilevelProblem, step: Step) -> tuple[Tensor, list[Tensor]]:
+def single_level(problem: BilevelProblem, step: Step) -> tuple[StepLosses, list[Tensor]]:
     """Differentiate the *lower* loss with respect to the architecture; the upper data is never read.
 
     The batch is the one that the weights descend next, under the relaxation of that very step.
 
     Source: the one-level control of Liu et al. 2019, section 3.
     """
-    return problem.lower.gradients(step.lower, problem.arch)
+    return problem.gradients(problem.lower, step.lower, problem.arch)
