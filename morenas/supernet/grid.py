@@ -87,8 +87,10 @@ class Grid:
 @lru_cache(maxsize=64)
 def _membership(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
     """1 where an input feature lies in a cell, shape ``(cells, n)``."""
-    cell_of = torch.bucketize(torch.arange(grid.in_features), torch.tensor(grid.starts), right=True) - 1
-    return F.one_hot(cell_of, len(grid.starts)).T.to(device, dtype)
+    # A cached tensor made under torch.inference_mode could never take part in a backward pass again.
+    with torch.inference_mode(False):
+        cell_of = torch.bucketize(torch.arange(grid.in_features), torch.tensor(grid.starts), right=True) - 1
+        return F.one_hot(cell_of, len(grid.starts)).T.to(device, dtype)
 
 
 def block_counts(choices: Sequence[Choice]) -> list[int]:
@@ -117,10 +119,10 @@ def link_masks(grid: Grid, choices: tuple[Choice, ...], dtype: torch.dtype, devi
     Layers of one shape share theirs.
     """
     counts, max_rank = block_counts(choices), max(choice.blk_r for choice in choices)
-    starts = torch.tensor(grid.starts)
-    slot = torch.arange(max_rank).view(-1, 1, 1)
-    out_class = torch.arange(grid.classes).view(1, -1, 1)
-    masks = [
-        (starts.div(math.ceil(grid.in_features / n), rounding_mode="floor") + slot) % n == out_class % n for n in counts
-    ]
-    return torch.stack(masks).to(device, dtype)
+    with torch.inference_mode(False):  # as in _membership
+        starts = torch.tensor(grid.starts)
+        slot = torch.arange(max_rank).view(-1, 1, 1)
+        out_class = torch.arange(grid.classes).view(1, -1, 1)
+        blocks = [starts.div(math.ceil(grid.in_features / n), rounding_mode="floor") for n in counts]
+        masks = [(block + slot) % n == out_class % n for block, n in zip(blocks, counts, strict=True)]
+        return torch.stack(masks).to(device, dtype)

@@ -1,169 +1,255 @@
-"""The speed bench: its protocol of timing, its bars, its refusals, and a smoke run."""
+"""The speed bench: it measures what it says, by the protocol it names, and refuses what it cannot measure."""
 
 from __future__ import annotations
 
-import gc
 import json
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import bench_speed
 import pytest
 import torch
-from speed import bars, machine, runs, timing
-from speed.rows import BOTH, MEMORY, STEP, Row, compared, row
+from speed import runs, timing
+from speed.adapters import adapted_layer, forced, more, targets_of
+from speed.bars import BARS, verdicts
+from speed.machine import command
+from speed.published import load_published
+from speed.rows import MEMORY, STEP, Case, Row, row
+from speed.runs import judged
+from speed.settings import Bench
+from speed.supernets import GRIDS
+from torch import Tensor, nn
+
+from morenas.errors import InputError
+from morenas.monarch.multiply import WAYS
+from morenas.space import build_space
+from morenas.supernet.grid import Grid
+
+SECTIONS = ["layers", "models", "supernet", "scaling"]
 
 PRODUCT = """
-import torch
 from einops import rearrange
-
+import torch
 
 def blockdiag_butterfly_multiply(x, first, second):
-    nblocks = len(first)
-    hidden = torch.einsum("tkp,kqp->tkq", x.unflatten(1, (nblocks, -1)), first).flatten(1)
-    slots = hidden.unflatten(1, (-1, nblocks)).transpose(1, 2)
-    return torch.einsum("tlr,lsr->tsl", slots, second).flatten(1)
+    N, r, p = first.shape
+    hidden = torch.einsum("kqp,tkp->tkq", first, x.view(-1, N, p)).flatten(1)
+    slots = hidden.view(-1, r, N).transpose(1, 2)
+    return torch.einsum("lsr,tlr->tsl", second, slots).flatten(1) {change}
 """
 
 
-def checkout(folder: Path, product: str = PRODUCT) -> Path:
-    """A checkout of the paper's repository as far as the bench looks into it."""
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """One smoke run of every section that runs in this process."""
+    path = tmp_path_factory.mktemp("speed") / "out.json"
+    threads = torch.get_num_threads()
+    try:
+        words = ["--json", str(path), "--quick", "--sections", ",".join(SECTIONS), "--threads", "1"]
+        assert bench_speed.main(words) == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert path.with_suffix(".png").stat().st_size > 10_000
+    document: dict[str, Any] = json.loads(path.read_text())
+    return document
+
+
+def test_a_run_says_on_what_and_how_it_was_measured(smoke: dict[str, Any]) -> None:
+    assert smoke["format"] == "morenas.speed/1"
+    assert smoke["machine"]["threads"] == 1 and smoke["machine"]["torch"] == torch.__version__
+    assert smoke["command"] == (
+        "python scripts/bench_speed.py --json out.json --quick --sections layers,models,supernet,scaling --threads 1"
+    )
+
+
+def test_every_contestant_is_measured_in_every_section(smoke: dict[str, Any]) -> None:
+    seen = {section: {one["contestant"] for one in smoke["rows"] if one["section"] == section} for section in SECTIONS}
+    ways = {f"{kind}/{way}" for kind in ("more", "alone") for way in WAYS}
+    assert seen["layers"] == {"base", "lora", "gralora", "boft", "more", "alone/lora", "alone/more", *ways}
+    assert seen["models"] == {"lora", "gralora", "boft", *(f"more N={n}" for n in (1, 2, 4, 8, 16))}
+    assert {"lora r=8", "lower/full", "upper/full", "lower/per_nblocks", "upper/per_nblocks"} <= seen["supernet"]
+    assert {one["case"]["axis"] for one in smoke["rows"] if one["section"] == "scaling"} == {
+        "tokens",
+        "candidates",
+        "modules",
+    }
+    assert {one["measure"] for one in smoke["rows"]} >= {"forward", "forward+backward", STEP, MEMORY}
+
+
+def test_a_reference_beside_itself_is_one_and_every_measure_is_positive(smoke: dict[str, Any]) -> None:
+    for one in smoke["rows"]:
+        assert ("median_ms" in one) != ("peak_bytes" in one)
+        assert one.get("median_ms", one.get("peak_bytes")) > 0
+        assert one["ratio_q1"] <= one["ratio"] <= one["ratio_q3"]
+        if one["contestant"] == one["reference"]:
+            assert one["ratio"] == 1
+
+
+def test_a_smoke_run_says_nothing_about_a_bar(smoke: dict[str, Any]) -> None:
+    assert len(smoke["bars"]) == len(BARS)
+    assert all(bar["seen"] is None and bar["holds"] is None for bar in smoke["bars"])
+
+
+def test_contestants_take_turns_and_every_one_is_warmed_up() -> None:
+    calls: list[str] = []
+    times = timing.alternate({name: (lambda name=name: calls.append(name)) for name in "abc"}, pairs=6, seed=1)  # type: ignore[misc]
+    assert calls[:6] == ["a", "a", "b", "b", "c", "c"]
+    rounds = [calls[at : at + 3] for at in range(6, len(calls), 3)]
+    assert len(rounds) == 6 and all(sorted(one) == ["a", "b", "c"] for one in rounds)
+    assert len({tuple(one) for one in rounds}) > 1
+    assert all(len(found) == 6 and min(found) >= 0 for found in times.values())
+
+
+def test_a_ratio_is_the_median_over_rounds_of_ratios_of_the_same_round() -> None:
+    found = row("s", {}, STEP, ("ours", "theirs"), [2.0, 9.0, 4.0], [1.0, 3.0, 8.0])
+    assert (found.ratio, found.ratio_q1, found.ratio_q3, found.median_ms) == (2.0, 1.25, 2.5, 4.0)
+    assert row("s", {}, MEMORY, ("ours", "theirs"), [6.0], [3.0]).document()["peak_bytes"] == 6
+
+
+def test_a_forced_way_is_the_way_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = nn.Linear(16, 24).requires_grad_(False)
+    layer = adapted_layer(base, more(targets_of(base), 4, 2), seed=0)
+    x = torch.randn(3, 16)
+    expected = layer(x)
+    taken: list[str] = []
+
+    def noting(way: str) -> Callable[..., Tensor]:
+        product = WAYS[way]
+
+        def call(*given: Any) -> Tensor:
+            taken.append(way)
+            return product(*given)
+
+        return call
+
+    for way in list(WAYS):
+        monkeypatch.setitem(WAYS, way, noting(way))
+    for way in WAYS:
+        torch.testing.assert_close(forced(way, layer)(x), expected)
+    assert taken == list(WAYS)
+
+
+def test_the_grids_of_candidates_differ_in_number_and_in_cells_as_they_say() -> None:
+    spaces = {name: build_space({"layer": (384, 384)}, *grid) for name, grid in GRIDS.items()}
+    cells = {name: len(Grid.build(384, 384, grid[0]).starts) for name, grid in GRIDS.items()}
+    assert {name: len(space.choices) for name, space in spaces.items()} == {
+        "5x5": 21,  # rank 0 is one choice whatever N
+        "8x9": 65,
+        "8x9, 48 cells": 65,
+        "8x9, N to 128": 65,
+    }
+    assert cells == {"5x5": 16, "8x9": 24, "8x9, 48 cells": 48, "8x9, N to 128": 128}
+
+
+def step_row(contestant: str, ratio: float, **case: int | str) -> Row:
+    return Row("models", {"model": "MiniLM", **case}, contestant, STEP, "lora", ratio, ratio, ratio, median_ms=1.0)
+
+
+def test_a_bar_is_held_against_the_worst_of_its_rows() -> None:
+    rows = [step_row("more N=4", 0.9, batch="32x64"), step_row("more N=2", 1.06), step_row("more N=16", 1.06)]
+    few, many, *others = verdicts(rows)
+    assert (few.seen, few.holds) == (1.06, False) and (few.where or "").startswith("more N=2")
+    assert (many.seen, many.holds) == (1.06, True)
+    assert all(other.holds is None for other in others)
+
+
+def phases(search: float, finetune: float, peak: int = 100) -> dict[str, dict[str, Any]]:
+    kinds = {"search": search, "finetune": finetune}
+    return {name: {"seconds": seconds, "peak_memory_bytes": peak} for name, seconds in kinds.items()}
+
+
+def test_whole_runs_are_compared_round_by_round() -> None:
+    done = [
+        {"search": phases(4, 10), "long search": phases(12, 1, 90), "lora": phases(0, lora)}
+        for lora in (10.0, 20.0, 8.0)
+    ]
+    found = {(one.measure, one.contestant): one.ratio for one in judged({"task": "demo"}, done)}
+    assert found[runs.AS_MANY, "search"] == 1.2
+    assert found[runs.DEFAULTS, "search + final fine-tune"] == 1.4
+    assert found[MEMORY, "search"] == 0.9
+
+
+def test_the_search_of_a_whole_run_takes_as_many_weight_steps_as_the_lora_and_the_default_is_a_users() -> None:
+    bench = Bench(run_steps=40)
+    words = {kind: runs.commands(bench)[kind] for kind in ("search", "long search", "lora")}
+    assert words["search"] == ["search", "training.max_steps=40", "compare=none"]
+    assert "search.steps=40" in words["long search"]
+    assert words["lora"] == ["finetune", "training.max_steps=40", "method=lora", "method.rank=8"]
+
+
+@pytest.mark.slow
+def test_whole_runs_of_the_demo_are_measured(tmp_path: Path) -> None:
+    assert bench_speed.main(["--json", str(tmp_path / "runs.json"), "--quick", "--sections", "runs"]) == 0
+    rows = json.loads((tmp_path / "runs.json").read_text())["rows"]
+    assert {one["measure"] for one in rows} == {runs.AS_MANY, runs.DEFAULTS, MEMORY}
+
+
+def checkout(folder: Path, source: str) -> Path:
     file = folder / "src" / "ops" / "blockdiag_butterfly_multiply.py"
     file.parent.mkdir(parents=True)
-    file.write_text(product)
+    file.write_text(source)
     return folder
 
 
-def rounds(seed: int, pairs: int = 20) -> list[list[str]]:
-    """The order in which three contestants were called, round by round, warm-ups left out."""
-    calls: list[str] = []
-    contestants = {name: lambda name=name: calls.append(name) for name in "abc"}
-    timing.alternate(contestants, pairs, seed)
-    measured = calls[3 * timing.WARM_UPS :]
-    return [measured[start : start + 3] for start in range(0, len(measured), 3)]
+def test_a_published_product_that_computes_the_same_is_taken(tmp_path: Path) -> None:
+    product = load_published(checkout(tmp_path, PRODUCT.format(change="")))
+    assert product(torch.ones(2, 8), torch.ones(2, 1, 4), torch.ones(2, 3, 1)).shape == (2, 6)
 
 
-def test_every_round_calls_everybody_once_in_an_order_that_the_seed_shuffles() -> None:
-    assert all(sorted(order) == ["a", "b", "c"] for order in rounds(0)) and len(rounds(0)) == 20
-    assert len({tuple(order) for order in rounds(0)}) > 3
-    assert rounds(0) == rounds(0) != rounds(1)
-
-
-def test_no_garbage_is_collected_while_contestants_run() -> None:
-    seen: list[bool] = []
-    timing.alternate({"a": lambda: seen.append(gc.isenabled())}, 1)
-    assert seen == [False] * (timing.WARM_UPS + 1) and gc.isenabled()
-    with pytest.raises(ZeroDivisionError):
-        timing.alternate({"a": lambda: 1 / 0}, 1)
-    assert gc.isenabled()
-
-
-def test_a_ratio_is_taken_within_rounds_so_that_drift_cancels() -> None:
-    drifting = [1.0, 10.0, 100.0]
-    found = row("s", {}, "m", ("a", "b"), [2 * value for value in drifting], drifting)
-    assert (found.ratio, found.ratio_q1, found.ratio_q3, found.median_ms) == (2, 2, 2, 20)
-
-
-def test_every_contestant_stands_beside_every_reference_that_took_part() -> None:
-    found = compared("s", {}, MEMORY, {"a": [4.0], "b": [2.0]}, ["b", "absent"])
-    assert [(row.contestant, row.reference, row.ratio, row.peak_bytes) for row in found] == [
-        ("a", "b", 2, 4),
-        ("b", "b", 1, 2),
-    ]
-    assert "median_ms" not in found[0].document()
-
-
-def test_the_worst_row_decides_a_bar_and_a_missing_one_is_not_measured() -> None:
-    rows = [
-        Row("models", {"model": name}, contestant, STEP, "lora", ratio, 1, 1, 1)
-        for name, contestant, ratio in (
-            ("MiniLM", "more N=1", 1.01),
-            ("MiniLM", "more N=4", 1.07),
-            ("MiniLM", "more N=16", 1.09),
-            ("tiny", "more N=4", 9.0),
-        )
-    ]
-    few, many, *others = bars.verdicts(rows)
-    assert (few.seen, few.holds) == (1.07, False) and few.where is not None and "more N=4" in few.where
-    assert (many.seen, many.holds) == (1.09, True)
-    assert all((verdict.seen, verdict.holds) == (None, None) for verdict in others)
-
-
-def test_a_product_is_held_against_the_published_one_at_its_own_width() -> None:
-    case = {"n": 1024, "m": 1024, "tokens": 512, "N": 4, "r": 8}
-    wide = Row("layers", {**case}, "alone/more", BOTH, "alone/published", 0.4, 0.4, 0.4, 1)
-    other = Row("layers", {**case, "N": 8}, "alone/more", BOTH, "alone/published", 2.0, 2.0, 2.0, 1)
-    seen = {verdict.measure: verdict.seen for verdict in bars.verdicts([wide, other]) if verdict.seen is not None}
-    assert len(seen) == 1 and "width 1024" in next(iter(seen)) and 0.4 in seen.values()
-
-
-def test_whole_runs_are_compared_phase_by_phase() -> None:
-    def phases(search: float, finetune: float, peak: int) -> runs.Phases:
-        measured = {"search": search, "finetune": finetune}
-        return {name: {"seconds": seconds, "peak_memory_bytes": peak} for name, seconds in measured.items()}
-
-    done = {"search": phases(4, 10, 30), "long search": phases(12, 1, 22), "lora": phases(0, 8, 20)}
-    found = {row.measure: row.ratio for row in runs.judged({}, [done]) if row.contestant != runs.LORA}
-    assert found == {runs.AS_MANY: 1.5, runs.DEFAULTS: 1.75, MEMORY: 1.1}
-    assert {verdict.seen for verdict in bars.verdicts(runs.judged({}, [done]))} == {None, 1.5, 1.75, 1.1}
-
-
-def test_the_command_names_no_folder_of_this_machine() -> None:
-    told = machine.command(["--json", "/a/out.json", "--glue=/b/glue", "--minilm", "/c", "--pairs", "3"])
-    assert told == "python scripts/bench_speed.py --json out.json --glue <glue> --minilm <minilm> --pairs 3"
-
-
-def test_a_smoke_run_leaves_rows_bars_and_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, reference = tmp_path / "out.json", checkout(tmp_path / "paper")
-    words = ["--quick", "--sections", "layers", "--threads", "1", "--json", str(out), "--reference", str(reference)]
-    assert bench_speed.main(words) == 0
-    document = json.loads(out.read_text())
-    assert list(document) == ["format", "machine", "command", "rows", "bars"]
-    assert document["format"] == "morenas.speed/1" and str(tmp_path) not in document["command"]
-    assert {"processor", "cores", "threads", "dtype", "device", "torch", "peft", "blas"} <= document["machine"].keys()
-    needed = {"section", "case", "contestant", "measure", "reference", "ratio", "ratio_q1", "ratio_q3"}
-    for measured in document["rows"]:
-        assert needed < measured.keys() and measured["ratio"] > 0
-        assert (measured["peak_bytes"] if measured["measure"] == MEMORY else measured["median_ms"]) > 0
-    everyone = {measured["contestant"] for measured in document["rows"]}
-    assert {"base", "lora", "gralora", "boft", "more", "more/grouped", "published", "alone/published"} <= everyone
-    assert {bar["seen"] for bar in document["bars"]} == {None}
-    assert "not measured" in capsys.readouterr().out
-    assert out.with_suffix(".png").stat().st_size > 0
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (PRODUCT.format(change="* 1.01"), "differs from ours"),
+        ("x = 1", "has no blockdiag_butterfly_multiply"),
+        ("import no_such_package", "cannot be loaded"),
+        (None, "lacks src/ops"),
+    ],
+)
+def test_a_checkout_of_something_else_is_refused(source: str | None, said: str, tmp_path: Path) -> None:
+    folder = tmp_path if source is None else checkout(tmp_path, source)
+    with pytest.raises(InputError, match=said):
+        load_published(folder)
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--sections", "layer"], "did you mean 'layers'?"),
-        (["--minilm", "nowhere"], "--minilm nowhere: there is no such folder"),
-        (["--reference", "."], "lacks src/ops/blockdiag_butterfly_multiply.py"),
-        (["--glue", "."], "--glue without --minilm"),
-        (["--pairs", "0"], "--pairs 0: must be at least 1"),
-        (["--dtype", "float16"], "--dtype"),
-        (["--device", "tpu"], "device=tpu"),
-        (["--speed", "1"], "--speed"),
-        (["--json", "out.png"], "must end in .json"),
+        ([], "required: --json"),
+        (["--json", "out.txt"], "must end in .json"),
+        (["--json", "out.json", "--sections", "layer"], "no such section.*layers"),
+        (["--json", "out.json", "--sections", ","], "names no section"),
+        (["--json", "out.json", "--pairs", "0"], "--pairs 0: must be at least 1"),
+        (["--json", "out.json", "--minilm", "nowhere"], "--minilm nowhere: there is no such folder"),
+        (["--json", "out.json", "--glue", "."], "--glue without --minilm"),
+        (["--json", "out.json", "--reference", "."], "lacks src/ops"),
+        (["--json", "out.json", "--device", "tpu"], "device"),
+        (["--json", "out.json", "--pear", "3"], "unrecognized arguments"),
+        (["--json", "/proc/out.json"], "cannot be written"),
     ],
 )
-def test_wrong_input_is_refused_in_one_line(
-    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_wrong_words_are_refused_in_one_line_before_any_work(
+    words: Sequence[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert bench_speed.main(["--json", "out.json", *words]) == 2
-    error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1 and "Traceback" not in error
+    monkeypatch.setattr(bench_speed, "measure", lambda *given: pytest.fail("work was begun"))
+    assert bench_speed.main(words) == 2
+    written = capsys.readouterr().err
+    assert len(written.strip().splitlines()) == 1
+    assert re.search(said, written)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens where there is no GPU")
-def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench_speed.main(["--json", str(tmp_path / "out.json"), "--device", "cuda"]) == 2
-    assert "no CUDA device" in capsys.readouterr().err
+def test_folders_of_the_machine_do_not_reach_the_record() -> None:
+    words = ["--json", "/home/me/out.json", "--minilm=/data/minilm", "--reference", "/src/more", "--pairs", "3"]
+    assert command(words) == (
+        "python scripts/bench_speed.py --json out.json --minilm <minilm> --reference <reference> --pairs 3"
+    )
 
 
-def test_a_published_product_that_computes_something_else_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    wrong = checkout(tmp_path / "paper", PRODUCT.replace("tlr,lsr->tsl", "tlr,lsr->tls"))
-    assert bench_speed.main(["--json", str(tmp_path / "out.json"), "--reference", str(wrong)]) == 2
-    assert "differs from ours" in capsys.readouterr().err
+def test_a_case_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    case: Case = {"n": 8}
+    rows = [Row("layers", case, name, STEP, "lora", 1.0, 1.0, 1.0, median_ms=1.0) for name in ("lora", "more")]
+    assert list(bench_speed.told_of(iter(rows))) == rows
+    assert capsys.readouterr().err == "layers: n=8: training step\n"

@@ -130,6 +130,17 @@ def test_checkpointing_and_compiling_give_the_same(way: str) -> None:
             torch.testing.assert_close(gradient, wanted, atol=1e-12, rtol=1e-12)
 
 
+def test_a_pass_in_inference_mode_leaves_nothing_behind_that_training_cannot_use(way: str) -> None:
+    choices = [Choice(1, 0), Choice(3, 2), Choice(5, 2)]  # of no other test: what is cached is made here
+    made, probs = built(22, 26, choices, "full"), probabilities(choices)
+    x = torch.randn(3, 22, dtype=torch.float64)
+    with torch.inference_mode():
+        made.mix(probs)
+        made(x)
+    made.mix(probs)
+    torch.autograd.grad(made(x).square().sum(), [made.first, made.second, probs])
+
+
 def test_of_a_pass_no_more_than_the_input_is_kept(way: str) -> None:
     made = built(64, 64, POWERS, "per_nblocks")
     x = torch.randn(4096, 64, dtype=torch.float64, requires_grad=True)
