@@ -32,7 +32,7 @@ from morenas.supernet import RELAXATIONS, SHARINGS, Supernet
 from morenas.tracking.observer import NullObserver, Observer
 
 SNAPSHOTS = 200  # mixing probabilities kept of a search, evenly spread
-READ_EVERY = 10  # weight steps between readings of the losses from an accelerator, at most
+READ_EVERY = 10  # weight steps between readings of the weights' losses from an accelerator, at most
 
 NAMES: dict[str, Collection[str]] = {
     "relaxation": RELAXATIONS,
@@ -244,7 +244,9 @@ class _Search:
         # Dropout is for the weights; the architecture is judged as it would be used.
         self.model.train(level == "lower")
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
-            return self.loss(self.model, {key: value.to(self.device) for key, value in batch.items()})
+            return self.loss(
+                self.model, {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
+            )
 
     def temperature(self, step: int) -> float:
         """Exponential from the first temperature to the last, over the steps after warm-up."""
@@ -309,14 +311,15 @@ class _Search:
 
     def explain(self, error: NonFiniteLoss, checkpoint: Path | None) -> str:
         """One message for a loss that is not finite."""
-        rate = self.settings.learning_rate * self.schedule.lower_factor(self.loop.step)
+        step = error.step if error.level == "lower" else self._upper_at(error.step)
+        rate = self.settings.learning_rate * self.schedule.lower_factor(step)
         kept = (
             f" The last good checkpoint is kept: {checkpoint}."
             if checkpoint is not None and checkpoint.exists()
             else " No checkpoint had been written."
         )
         return (
-            f"Search: the {error.level} loss is {error.value} at weight step {self.loop.step} (learning rate "
+            f"Search: the {error.level} loss is {error.value} at weight step {step} (learning rate "
             f"{rate:.3g}, "
             f"{error.level} batch {error.step * self.settings.gradient_accumulation + error.micro_batch}).{kept} "
             "Lower search.learning_rate or training.learning_rate, or look at that batch."

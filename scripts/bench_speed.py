@@ -35,7 +35,9 @@ from morenas.files import write_json
 
 FORMAT = "morenas.speed/1"
 SECTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
-    section.SECTION: section.run for section in (layers, models, supernets, scaling, runs)
+    layers.SECTION: layers.run,
+    layers.LARGE_SECTION: layers.run_large,
+    **{section.SECTION: section.run for section in (models, supernets, scaling, runs)},
 }
 NARROWEST = 160  # columns; tables have one per contestant
 
@@ -65,8 +67,7 @@ def measure(bench: Bench, sections: Sequence[str], path: Path, told: str) -> Non
         found = list(told_of(SECTIONS[section](bench)))
         print_section(console, found)
         rows += found
-        # A smoke run's sizes say nothing about a bar.
-        held = verdicts([] if bench.quick else rows)
+        held = verdicts(rows, bench)
         bars = [verdict.document() for verdict in held]
         write_json(path, {**document, "rows": [row.document() for row in rows], "bars": bars})
         draw(path.with_suffix(".png"), rows)

@@ -108,6 +108,39 @@ def test_nothing_of_the_architecture_moves_in_the_warm_up() -> None:
     assert upper == list(range(SETTINGS.warmup, SETTINGS.steps, SETTINGS.every))
 
 
+def test_a_draw_that_gives_no_module_an_adapter_is_a_step_like_any_other() -> None:
+    """With one choice for all, no head, and "none" drawn, the loss reaches nothing that is trained."""
+    model = tiny_classifier()
+    space = build_space(target_linears(model, "all-linear", find_head(model)), [1], [0, 1], "all")
+    settings = replace(SETTINGS, relaxation="gumbel", steps=20)
+    outcome = search(model, settings, space=space, budget=10**6, head=())
+    assert (outcome.logits != 0).all()
+
+
+def test_a_loss_that_depends_on_no_searched_module_is_refused_in_words() -> None:
+    free = torch.zeros((), requires_grad=True)
+    with pytest.raises(RunError, match="moved no architecture logit"):
+        search(tiny_classifier(), loss=lambda model, batch: free * 0)
+    with pytest.raises(RunError, match="moved no architecture logit"):
+        search(tiny_classifier(), loss=lambda model, batch: torch.zeros(()))
+
+
+@pytest.mark.parametrize("read_every", [1, 5])
+def test_a_message_names_the_step_whose_loss_was_not_finite(read_every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "_read_every", lambda *given: read_every)
+    batches = TinyBatches(0)
+    bad = batches[6]["labels"]
+
+    def loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        value: Tensor = model(**batch).loss
+        return value * float("inf") if torch.equal(batch["labels"], bad) else value
+
+    settings = replace(SETTINGS, warmup=10)
+    assert not any(torch.equal(batches[step]["labels"], bad) for step in range(6))
+    with pytest.raises(InputError, match=r"lower loss is (inf|nan) at weight step 6 .*lower batch 6"):
+        search(tiny_classifier(), settings, loss=loss)
+
+
 @pytest.mark.parametrize("checkpoint_every", [4, 5])
 def test_reading_losses_as_rarely_as_from_an_accelerator_changes_no_bit_of_a_killed_and_resumed_search(
     checkpoint_every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

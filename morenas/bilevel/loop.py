@@ -98,9 +98,9 @@ class BilevelLoop:
         """Check that each optimizer holds exactly its level's parameters.
 
         Args:
-            read_every: Lower steps between readings of the losses. 1 finds a loss that is not finite before it reaches
-                any parameter, and waits for the device in every step; with more, losses are read then, before every
-                upper step and at the end.
+            read_every: Lower steps between readings of the lower losses. 1 finds a loss that is not finite before it
+                reaches any weight, and waits for the device in every step; with more, losses are read then, before
+                every upper step and at the end.
 
         Raises:
             ValueError: If an optimizer holds other tensors than its level, or the schedule never moves the upper level.
@@ -139,14 +139,16 @@ class BilevelLoop:
                 self._report(after_step)
 
     def _report(self, after_step: Callable[[StepReport], None]) -> None:
-        taken, self._unread = self._unread, []
-        for report in [one.report() for one in taken]:
+        while self._unread:
+            report = self._unread[0].report()
+            del self._unread[0]
             after_step(report)
 
     def _upper_step(self) -> StepLosses:
         step = Step(self.schedule.upper_number(self.step), self.step)
         losses, grads = self.hypergradient(self.problem, step)
-        self._apply("upper", self.problem.arch, losses, grads)
+        losses.read()  # the architecture decides what comes next: nothing that is not finite may reach it
+        self._apply("upper", self.problem.arch, grads)
         return losses
 
     def _lower_step(self) -> tuple[StepLosses, float]:
@@ -154,14 +156,12 @@ class BilevelLoop:
         for group, base in zip(self.optimizers["lower"].param_groups, self.base_rates, strict=True):
             group["lr"] = base * factor
         losses, grads = self.problem.gradients(self.problem.lower, self.step, self.problem.weights)
-        self._apply("lower", self.problem.weights, losses, grads, self.schedule.max_grad_norm)
-        return losses, self.base_rates[0] * factor
-
-    def _apply(
-        self, level: str, tensors: Sequence[Tensor], losses: StepLosses, grads: list[Tensor], max_norm: float = 0.0
-    ) -> None:
         if self.read_every == 1:
             losses.read()
+        self._apply("lower", self.problem.weights, grads, self.schedule.max_grad_norm)
+        return losses, self.base_rates[0] * factor
+
+    def _apply(self, level: str, tensors: Sequence[Tensor], grads: list[Tensor], max_norm: float = 0.0) -> None:
         for tensor, grad in zip(tensors, grads, strict=True):
             tensor.grad = grad
         if max_norm:

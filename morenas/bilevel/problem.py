@@ -70,15 +70,20 @@ class Level:
         ``.grad`` of no tensor is touched. Inputs that the loss does not reach get zeros. Nothing waits for the device.
         """
         losses = []
-        sums = [torch.zeros_like(tensor) for tensor in inputs]
+        sums: list[Tensor] = []
         for micro in range(self.accumulation):
             loss = self.loss(step * self.accumulation + micro)
             losses.append(loss.detach())
-            grads = torch.autograd.grad(loss, inputs, allow_unused=True)
-            for accumulated, grad in zip(sums, grads, strict=True):
-                if grad is not None:
-                    accumulated.add_(grad, alpha=1 / self.accumulation)
+            grads = _gradients(loss / self.accumulation, inputs)
+            sums = [total + grad for total, grad in zip(sums, grads, strict=True)] if sums else grads
         return StepLosses(self.name, step, torch.stack(losses)), sums
+
+
+def _gradients(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Zeros for inputs that the loss does not reach, and for all where it reaches nothing."""
+    if not loss.requires_grad:
+        return [torch.zeros_like(tensor) for tensor in inputs]
+    return list(torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True))
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ def _columns(hidden: Tensor, nblocks: int) -> Tensor:
 def _bmm_into(out: Tensor, hidden: Tensor, blocks: Tensor) -> None:
     """A batched product into a view ``(tokens, N, p)``: the copy that puts a token's blocks side by side would cost
     more than the product."""
-    torch.bmm(_columns(hidden, len(blocks)), blocks, out=out.transpose(0, 1))
+    # Under autocast ``gather`` comes out in half precision, and ``out=`` is out of autocast's reach.
+    torch.bmm(_columns(hidden, len(blocks)), blocks.to(hidden.dtype), out=out.transpose(0, 1))
 
 
 def _is_traced() -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
+from morenas.monarch.constant import constant
 from morenas.monarch.link import Link, link_permutation
 from morenas.monarch.shapes import check_blocks
 
@@ -52,11 +51,9 @@ def dense_second(second: Tensor, link: Link, out_features: int) -> Tensor:
     return flat.scatter(0, places, second.flatten()).view(nblocks * blk_r, -1)[:, :out_features]
 
 
-@lru_cache(maxsize=256)
+@constant
 def _places(link: Link, nblocks: int, blk_r: int, height: int, device: str) -> Tensor:
     """Where each number of ``second`` lies in the flattened ``(N * r, N * height)`` matrix."""
-    # A cached tensor made under torch.inference_mode could never take part in a backward pass again.
-    with torch.inference_mode(False):
-        row = link_permutation(link, nblocks, blk_r).view(nblocks, 1, blk_r)
-        column = torch.arange(nblocks * height).view(height, nblocks).T.unsqueeze(2)
-        return (row * (nblocks * height) + column).flatten().to(device)
+    row = link_permutation(link, nblocks, blk_r, device).view(nblocks, 1, blk_r)
+    column = torch.arange(nblocks * height, device=device).view(height, nblocks).T.unsqueeze(2)
+    return (row * (nblocks * height) + column).flatten()

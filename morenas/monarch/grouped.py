@@ -46,7 +46,10 @@ def linked_product(
 
 
 class _Linked(torch.autograd.Function):
-    """Keeps of the forward pass no more than ``x`` ``(tokens, K * p)``; see ``_BlockPair`` for the invariant."""
+    """Keeps of the forward pass no more than ``x`` ``(tokens, K * p)``.
+
+    Invariant: the backward pass consists of differentiable operations, so that it can be differentiated again.
+    """
 
     @staticmethod
     def forward(

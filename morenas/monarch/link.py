@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from morenas.monarch.constant import constant
 
 
 class Link(StrEnum):
@@ -28,11 +29,9 @@ def link_permutation(link: Link, nblocks: int, blk_r: int, device: torch.device 
     return _permutation(Link(link), nblocks, blk_r, str(device))
 
 
-@lru_cache(maxsize=1024)
+@constant
 def _permutation(link: Link, nblocks: int, blk_r: int, device: str) -> Tensor:
-    # A cached tensor made under torch.inference_mode could never take part in a backward pass again.
-    with torch.inference_mode(False):
-        block = torch.arange(nblocks).unsqueeze(1)
-        slot = torch.arange(blk_r)
-        permutation = (block - slot) % nblocks * blk_r + slot if link is Link.CYCLIC else slot * nblocks + block
-        return permutation.flatten().to(device)
+    block = torch.arange(nblocks, device=device).unsqueeze(1)
+    slot = torch.arange(blk_r, device=device)
+    permutation = (block - slot) % nblocks * blk_r + slot if link is Link.CYCLIC else slot * nblocks + block
+    return permutation.flatten()

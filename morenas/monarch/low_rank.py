@@ -19,27 +19,18 @@ def low_rank_product(
     if first.shape[0] * first.shape[2] != x.shape[-1]:
         # A dense input side of the same rank costs less than a padded copy of every token.
         first = dense_first(first, x.shape[-1]).unsqueeze(0)
-    return block_pair_product(x, first, dense_second(second, link, out_features), plus)
-
-
-def block_pair_product(x: Tensor, blocks: Tensor, rows: Tensor, plus: Tensor | None = None) -> Tensor:
-    """``plus + block_diagonal(x) @ rows``, keeping of the forward pass no more than ``x``.
-
-    Args:
-        x: Shape ``(..., C * p)``.
-        blocks: Input side, shape ``(C, q, p)``.
-        rows: Output side, shape ``(C * q, m)``.
-        plus: Added to the product, shape ``(..., m)``.
-    Returns:
-        Shape ``(..., m)``.
-    """
-    flat = None if plus is None else plus.reshape(-1, rows.shape[1])
-    out: Tensor = _BlockPair.apply(x.reshape(-1, x.shape[-1]), blocks, rows, flat)
-    return out.view(*x.shape[:-1], rows.shape[1])
+    flat = None if plus is None else plus.reshape(-1, out_features)
+    out: Tensor = _BlockPair.apply(x.reshape(-1, x.shape[-1]), first, dense_second(second, link, out_features), flat)
+    return out.view(*x.shape[:-1], out_features)
 
 
 class _BlockPair(torch.autograd.Function):
-    """Invariant: the backward pass consists of differentiable operations, so that it can be differentiated again."""
+    """``plus + block_diagonal(x) @ rows``, keeping of the forward pass no more than ``x``.
+
+    Shapes: ``x`` ``(tokens, N * p)``, ``blocks`` ``(N, q, p)``, ``rows`` ``(N * q, m)``, ``plus`` ``(tokens, m)``.
+
+    Invariant: the backward pass consists of differentiable operations, so that it can be differentiated again.
+    """
 
     @staticmethod
     def forward(x: Tensor, blocks: Tensor, rows: Tensor, plus: Tensor | None) -> Tensor:

@@ -40,7 +40,7 @@ def multiply(
     Returns:
         Shape ``(..., m)``.
     Raises:
-        ValueError: If the blocks do not chain or do not fit ``x``.
+        ValueError: If the blocks do not chain, or do not fit ``x`` or ``out_features``.
 
     Source: Dao et al. 2022, section 3.1; the interleaved output follows the implementation of arXiv 2408.17383.
     """
@@ -48,9 +48,11 @@ def multiply(
     nblocks, blk_r, width = first.shape
     if not 0 <= nblocks * width - x.shape[-1] < nblocks:
         raise ValueError(f"{nblocks} blocks of width {width} do not fit {x.shape[-1]} features.")
-    x, first, second = autocast(x, first, second)
+    if not 0 <= nblocks * second.shape[1] - out_features < nblocks:
+        raise ValueError(f"{nblocks} blocks of height {second.shape[1]} do not fit {out_features} output features.")
+    x, first, second = cast_for_autocast(x, first, second)
     way = WAYS[quickest_way(nblocks, blk_r, x.numel() // x.shape[-1] * out_features * x.element_size())]
-    return added(plus, x.dtype, lambda onto: way(x, first, second, link, out_features, onto))
+    return add_to(plus, x.dtype, lambda onto: way(x, first, second, link, out_features, onto))
 
 
 def quickest_way(nblocks: int, blk_r: int, output_bytes: int) -> str:
@@ -59,7 +61,7 @@ def quickest_way(nblocks: int, blk_r: int, output_bytes: int) -> str:
     return "low_rank" if nblocks == 1 or nblocks * blk_r <= limit else "grouped"
 
 
-def added(plus: Tensor | None, dtype: torch.dtype, product: Callable[[Tensor | None], Tensor]) -> Tensor:
+def add_to(plus: Tensor | None, dtype: torch.dtype, product: Callable[[Tensor | None], Tensor]) -> Tensor:
     """``product(plus)``, which adds its result to ``plus``; outside of it where ``plus`` is not of the product's dtype.
 
     The sum has the dtype of ``plus``.
@@ -69,7 +71,7 @@ def added(plus: Tensor | None, dtype: torch.dtype, product: Callable[[Tensor | N
     return plus + product(None).to(plus.dtype)
 
 
-def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+def cast_for_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Cast to autocast's dtype where autocast is on, float64 excepted, as torch does for a linear layer."""
     device = tensors[0].device.type
     if not torch.is_autocast_enabled(device):

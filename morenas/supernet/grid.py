@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from morenas.monarch import constant
 from morenas.space.choices import Choice
 
 SHARINGS = ("full", "per_nblocks")
@@ -58,7 +59,11 @@ class Grid:
         cells = len(self.starts)
         if self.regular:
             return first.unflatten(1, (cells, -1)).transpose(0, 1)
-        return self.spread(torch.eye(cells).to(first).unsqueeze(1), first).flatten(0, 1).unsqueeze(0)
+        return (
+            self.spread(torch.eye(cells, device=first.device, dtype=first.dtype).unsqueeze(1), first)
+            .flatten(0, 1)
+            .unsqueeze(0)
+        )
 
     def spread(self, cells: Tensor, features: Tensor) -> Tensor:
         """Multiply every input feature by the value of its cell: ``(..., cells)`` and ``(..., n)`` to ``(..., n)``."""
@@ -84,13 +89,12 @@ class Grid:
         return padded.unflatten(0, (-1, self.classes)).transpose(0, 1)
 
 
-@lru_cache(maxsize=64)
+@constant
 def _membership(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
     """1 where an input feature lies in a cell, shape ``(cells, n)``."""
-    # A cached tensor made under torch.inference_mode could never take part in a backward pass again.
-    with torch.inference_mode(False):
-        cell_of = torch.bucketize(torch.arange(grid.in_features), torch.tensor(grid.starts), right=True) - 1
-        return F.one_hot(cell_of, len(grid.starts)).T.to(device, dtype)
+    features, starts = torch.arange(grid.in_features, device=device), torch.tensor(grid.starts, device=device)
+    cell_of = torch.bucketize(features, starts, right=True) - 1
+    return F.one_hot(cell_of, len(grid.starts)).T.to(dtype)
 
 
 def block_counts(choices: Sequence[Choice]) -> list[int]:
@@ -111,7 +115,7 @@ def rank_gates(choices: Sequence[Choice]) -> Tensor:
     return gates.flatten(1)
 
 
-@lru_cache(maxsize=64)
+@constant
 def link_masks(grid: Grid, choices: tuple[Choice, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Which cells slot j of each block count links to which classes, shape ``(counts, max_rank, classes, cells)``.
 
@@ -119,10 +123,9 @@ def link_masks(grid: Grid, choices: tuple[Choice, ...], dtype: torch.dtype, devi
     Layers of one shape share theirs.
     """
     counts, max_rank = block_counts(choices), max(choice.blk_r for choice in choices)
-    with torch.inference_mode(False):  # as in _membership
-        starts = torch.tensor(grid.starts)
-        slot = torch.arange(max_rank).view(-1, 1, 1)
-        out_class = torch.arange(grid.classes).view(1, -1, 1)
-        blocks = [starts.div(math.ceil(grid.in_features / n), rounding_mode="floor") for n in counts]
-        masks = [(block + slot) % n == out_class % n for block, n in zip(blocks, counts, strict=True)]
-        return torch.stack(masks).to(device, dtype)
+    starts = torch.tensor(grid.starts, device=device)
+    slot = torch.arange(max_rank, device=device).view(-1, 1, 1)
+    out_class = torch.arange(grid.classes, device=device).view(1, -1, 1)
+    blocks = [starts.div(math.ceil(grid.in_features / n), rounding_mode="floor") for n in counts]
+    masks = [(block + slot) % n == out_class % n for block, n in zip(blocks, counts, strict=True)]
+    return torch.stack(masks).to(dtype)

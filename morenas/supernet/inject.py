@@ -45,7 +45,9 @@ class Supernet:
         """
         drawn = _drawn(probs)
         device = next(iter(self.layers.values())).first.device
-        for row, index, names in zip(probs.to(device).unbind(), drawn, self.space.groups.values(), strict=True):
+        for row, index, names in zip(
+            probs.to(device, non_blocking=True).unbind(), drawn, self.space.groups.values(), strict=True
+        ):
             for name in names:
                 if index is None:
                     self.layers[name].mix(row)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from morenas.monarch import Link, added, autocast, linked_product, multiply
+from morenas.monarch import Link, add_to, cast_for_autocast, linked_product, multiply
 from morenas.space.choices import Choice
 from morenas.supernet.grid import SHARINGS, Grid, block_counts, link_masks, rank_gates
 from morenas.supernet.merged import merged_linear, merging_is_cheaper
@@ -109,7 +109,7 @@ class SupernetLinear(nn.Module):
         if self._can_merge(x) and merging_is_cheaper(self.grid, len(self.first), x[..., 0].numel()):
             weight = self.weight.T if isinstance(self.base, Conv1D) else self.weight
             return merged_linear(x, weight, self.bias, self.first, self.second, self._link, self.grid)
-        return self._beside(x, self._link, self.base(x))
+        return self.adapter(x, self._link, self.base(x))
 
     def _discrete(self, x: Tensor, choice: Choice) -> Tensor:
         result: Tensor = self.base(x)
@@ -124,20 +124,17 @@ class SupernetLinear(nn.Module):
         A half-precision sum of weight and adapter would round the adapter away.
         """
         base = self.base
-        plain = type(base) in (nn.Linear, Conv1D) and "forward" not in vars(base)
-        hooked = base._forward_hooks or base._forward_pre_hooks or base._backward_hooks
+        plain = type(base) in (nn.Linear, Conv1D) and type(base.weight) is nn.Parameter and "forward" not in vars(base)
+        hooked = any(getattr(base, f"_{kind}_hooks") for kind in ("forward", "forward_pre", "backward", "backward_pre"))
         precise = self.weight.dtype == self.first.dtype == x.dtype and not torch.is_autocast_enabled(x.device.type)
-        return plain and not hooked and precise
+        return plain and precise and not hooked
 
-    def adapter(self, x: Tensor, link: Tensor) -> Tensor:
-        """The relaxed adapter alone, ``(..., n)`` to ``(..., m)``."""
-        return self._beside(x, link, None)
-
-    def _beside(self, x: Tensor, link: Tensor, plus: Tensor | None) -> Tensor:
-        x, first, second, link = autocast(x.to(self.first.dtype), self.first, self.second, link)
+    def adapter(self, x: Tensor, link: Tensor, plus: Tensor | None = None) -> Tensor:
+        """The relaxed adapter, ``(..., n)`` to ``(..., m)``, alone or added to ``plus``."""
+        x, first, second, link = cast_for_autocast(x.to(self.first.dtype), self.first, self.second, link)
         blocks, dealt = self.grid.cut(first), self.grid.deal(second).permute(2, 1, 0)
         width = self.grid.out_features
-        return added(plus, x.dtype, lambda onto: linked_product(x, blocks, link, dealt, width, onto))
+        return add_to(plus, x.dtype, lambda onto: linked_product(x, blocks, link, dealt, width, onto))
 
     @torch.no_grad()
     def factors(self, choice: Choice) -> tuple[Tensor, Tensor]:

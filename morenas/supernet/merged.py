@@ -17,25 +17,13 @@ from morenas.supernet.grid import Grid
 def merged_linear(
     x: Tensor, weight: Tensor, bias: Tensor | None, first: Tensor, second: Tensor, link: Tensor, grid: Grid
 ) -> Tensor:
-    """``linear(x, weight + delta_weight(first, second, link, grid), bias)``, shape ``(..., n)`` to ``(..., m)``.
+    """``linear(x, weight + D, bias)`` with the relaxed adapter D, shape ``(..., n)`` to ``(..., m)``.
 
-    Of the forward pass only ``x`` is kept; the merged weight ``(m, n)`` is made again in the backward pass.
+    ``D[o, i] = sum over slots j of second[j, o] link[j, o mod L, cell(i)] first[j, i]``. Of the forward
+    pass only ``x`` is kept; the merged weight ``(m, n)`` is made again in the backward pass.
     """
     out: Tensor = _MergedLinear.apply(x.reshape(-1, x.shape[-1]), weight, bias, first, second, link, grid)
     return out.view(*x.shape[:-1], -1)
-
-
-def delta_weight(first: Tensor, second: Tensor, link: Tensor, grid: Grid) -> Tensor:
-    """The relaxed adapter as a dense matrix: ``sum over slots j of second[j, o] T[j, o mod L, cell(i)] first[j, i]``.
-
-    Args:
-        first: Shape ``(slots, n)``.
-        second: Shape ``(slots, m)``.
-        link: The link tensor T, shape ``(slots, L, cells)``.
-    Returns:
-        Shape ``(m, n)``.
-    """
-    return _delta(_linked(first, link, grid), second, grid)
 
 
 def merging_is_cheaper(grid: Grid, slots: int, tokens: int) -> bool:
@@ -68,7 +56,7 @@ class _MergedLinear(torch.autograd.Function):
     def forward(
         x: Tensor, weight: Tensor, bias: Tensor | None, first: Tensor, second: Tensor, link: Tensor, grid: Grid
     ) -> Tensor:
-        return F.linear(x, weight + delta_weight(first, second, link, grid), bias)
+        return F.linear(x, weight + _delta(_linked(first, link, grid), second, grid), bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -98,7 +86,7 @@ def _factor_grads(
     grid: Grid,
     needed: list[bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of ``delta_weight`` in ``first``, ``second`` and ``link``, from that in the weight ``(m, n)``."""
+    """Gradients of D in ``first``, ``second`` and ``link``, from that in the weight ``(m, n)``."""
     need_first, need_second, need_link = needed
     by_class = grid.deal_rows(merged_grad)  # (L, ceil(m / L), n)
     first_grad = second_grad = link_grad = None

@@ -32,7 +32,7 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _panels(rows: Sequence[Row]) -> list[Panel]:
-    both = [row for row in rows if row.section == "layers" and row.measure == BOTH and _typical(row)]
+    both = [row for row in rows if row.section in ("layers", "large") and row.measure == BOTH and _typical(row)]
     steps = [row for row in rows if row.measure == STEP and row.section in ("models", "supernet")]
     grown = [row for row in rows if row.section == scaling.SECTION and row.reference == scaling.SMALLEST]
     axes = dict.fromkeys(str(row.case["axis"]) for row in grown)

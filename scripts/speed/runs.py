@@ -70,9 +70,14 @@ def phases_of(command: list[str], bench: Bench) -> Phases:
 
 
 def shared_words(bench: Bench) -> list[str]:
-    """Task, model, machine; one evaluation, at the end: a search has none, so more of them would flatter it."""
+    """Task, model, machine. A search evaluates nothing, so evaluation would flatter it: one, at the end, on next to
+    nothing."""
     where = [f"device={bench.device}", f"threads={bench.threads}", f"seed={bench.seed}", "tracking=local"]
-    how = ["training.evals=1", f"training.bf16={str(bench.dtype == torch.bfloat16).lower()}"]
+    how = [
+        "training.evals=1",
+        f"task.splits.select={0.1 if bench.quick else 0.01}",
+        f"training.bf16={str(bench.dtype == torch.bfloat16).lower()}",
+    ]
     return [*task_words(bench), *where, *how]
 
 

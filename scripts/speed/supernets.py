@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import nn
 
 from morenas.space import build_space
-from morenas.supernet import SHARINGS, Supernet
+from morenas.supernet import SHARINGS, Supernet, layer
 from morenas.training import Lora
 from speed.memory import remembered
 from speed.models import Workload
@@ -20,6 +21,8 @@ SECTION = "supernet"
 LORA = "lora r=8"
 FEW = "5x5"
 LOWER, UPPER = "lower step", "upper step"
+WAYS = {"merged": True, "beside": False}
+"""Lower steps with either way of computing a layer forced, which the rule chooses from."""
 
 Grid = tuple[Sequence[int], Sequence[int]]
 """Block counts and ranks."""
@@ -35,7 +38,10 @@ GRIDS: dict[str, Grid] = {
 
 
 class SupernetSteps:
-    """The two kinds of steps of a search, as ``morenas/api.py`` takes them."""
+    """Of the two kinds of steps of a search what its layers cost: passes of the model, and the weights' AdamW.
+
+    What else a search does between its steps is in the section of whole runs.
+    """
 
     def __init__(self, subject: Subject, grid: Grid, sharing: str, batch: Batch, bench: Bench) -> None:
         """Put a supernet into a copy of the subject, of which the head alone is trained beside it."""
@@ -81,10 +87,21 @@ def run(bench: Bench) -> Iterator[Row]:
     for sharing in SHARINGS:
         steps = SupernetSteps(model, GRIDS[FEW], sharing, batch, bench)
         calls |= {f"lower/{sharing}": steps.lower, f"upper/{sharing}": steps.upper}
+        calls |= {f"{way}/{sharing}": partial(forced, merged, steps.lower) for way, merged in WAYS.items()}
     yield from timed(SECTION, case, STEP, calls, [LORA], bench)
-    yield from remembered(SECTION, case, list(calls), [LORA], build, bench, work)
+    own = [name for name in calls if name.partition("/")[0] not in WAYS]
+    yield from remembered(SECTION, case, own, [LORA], build, bench, work)
     for sharing in SHARINGS:
         yield from candidates(bench, work, model, sharing)
+
+
+def forced(merged: bool, step: Callable[[], None]) -> None:
+    """A step of which every layer is computed in one way, whatever the rule says."""
+    rule, layer.merging_is_cheaper = layer.merging_is_cheaper, lambda *shape: merged
+    try:
+        step()
+    finally:
+        layer.merging_is_cheaper = rule
 
 
 def build(bench: Bench, work: Workload, name: str) -> Callable[[], object]:

@@ -3,22 +3,31 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from bilevel.quadratic import Quadratic
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from morenas.bilevel import HYPERGRADIENTS, BilevelLoop, BilevelProblem, Level, NonFiniteLoss, Schedule, StepReport
+from morenas.bilevel import (
+    HYPERGRADIENTS,
+    BilevelLoop,
+    BilevelProblem,
+    Level,
+    NonFiniteLoss,
+    Schedule,
+    StepLosses,
+    StepReport,
+)
 
 
 def sgd(tensors: list[Tensor], rate: float) -> torch.optim.Optimizer:
     return torch.optim.SGD(tensors, lr=rate)
 
 
-def loop_on(quadratic: Quadratic, schedule: Schedule, name: str = "first_order", adam: bool = False) -> BilevelLoop:
+def loop_on(
+    quadratic: Quadratic, schedule: Schedule, name: str = "first_order", adam: bool = False, read_every: int = 1
+) -> BilevelLoop:
     make = (lambda t, r: torch.optim.AdamW(t, lr=r)) if adam else sgd
     return BilevelLoop(
         quadratic.problem(),
@@ -26,6 +35,7 @@ def loop_on(quadratic: Quadratic, schedule: Schedule, name: str = "first_order",
         make([quadratic.weights], 0.1),
         make([quadratic.arch], 0.05),
         schedule,
+        read_every,
     )
 
 
@@ -159,8 +169,7 @@ def test_reading_losses_rarely_changes_nothing_and_reports_every_step_in_order(r
     found: dict[int, tuple[Quadratic, list[StepReport]]] = {}
     for every in (1, read_every):
         found[every] = (Quadratic.build(4, 3, 1.0, 5), [])
-        loop = loop_on(found[every][0], schedule, adam=True)
-        loop.read_every = every
+        loop = loop_on(found[every][0], schedule, adam=True, read_every=every)
         loop.run(found[every][1].append)
     assert found[1][1] == found[read_every][1]
     assert [report.step for report in found[1][1]] == list(range(13))
@@ -170,8 +179,7 @@ def test_reading_losses_rarely_changes_nothing_and_reports_every_step_in_order(r
 
 def test_losses_are_read_before_the_architecture_moves_and_where_a_checkpoint_is_due() -> None:
     quadratic = Quadratic.build(3, 2, 1.0, 0)
-    loop = loop_on(quadratic, Schedule(12, warmup=5, every=4))
-    loop.read_every = 3
+    loop = loop_on(quadratic, Schedule(12, warmup=5, every=4), read_every=3)
     told: list[tuple[int, int, Tensor]] = []
     loop.run(lambda report: told.append((report.step, loop.step, quadratic.arch.detach().clone())))
     assert [(step, at) for step, at, _ in told] == [
@@ -196,26 +204,46 @@ def test_a_loss_that_is_not_finite_is_found_at_the_next_reading_and_named() -> N
     reports: list[StepReport] = []
     with pytest.raises(NonFiniteLoss, match="lower loss is inf at step 1, micro-batch 1"):
         loop.run(reports.append)
-    assert (loop.step, reports) == (4, [])
+    assert (loop.step, [report.step for report in reports]) == (4, [0])
 
 
-def test_a_step_waits_for_no_device_until_its_losses_are_read() -> None:
-    waited: list[str] = []
-
-    class Waits(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if func is torch.ops.aten._local_scalar_dense.default:
-                waited.append(str(func))
-            return func(*args, **(kwargs or {}))
-
+def test_an_upper_loss_that_is_not_finite_never_reaches_the_architecture_however_rarely_losses_are_read() -> None:
     quadratic = Quadratic.build(3, 2, 1.0, 0)
-    loop = loop_on(quadratic, Schedule(6, warmup=5, every=1))
-    loop.read_every = 5
-    with Waits():
-        losses, _ = loop._lower_step()
-        assert not waited
-        torch.stack([losses.values.sum()]).sum().item()
-    assert waited
+    upper = Level("upper", lambda n: quadratic.upper_loss(n) * (float("nan") if n == 1 else 1.0))
+    problem = BilevelProblem(Level("lower", quadratic.lower_loss), upper, [quadratic.weights], [quadratic.arch])
+    rates = sgd([quadratic.weights], 0.1), sgd([quadratic.arch], 0.1)
+    loop = BilevelLoop(problem, HYPERGRADIENTS["first_order"], *rates, Schedule(8, 0, 3), read_every=100)
+    with pytest.raises(NonFiniteLoss, match="upper loss is nan at step 1"):
+        loop.run()
+    assert torch.isfinite(quadratic.arch).all()
+
+
+def test_a_step_waits_for_no_device_until_its_losses_are_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[str, int, int]] = []
+    loop = loop_on(Quadratic.build(3, 2, 1.0, 0), Schedule(9, warmup=6, every=5), read_every=4)
+    original = StepLosses.read
+
+    def noting(losses: StepLosses) -> float:
+        read.append((losses.level, losses.step, loop.step))
+        return original(losses)
+
+    monkeypatch.setattr(StepLosses, "read", noting)
+    loop.run()
+    early = [("lower", step, 4) for step in range(4)] + [("lower", step, 6) for step in (4, 5)]
+    late = [("lower", step, 8) for step in (6, 7)] + [("lower", 8, 9)]
+    assert [one for one in read if one[0] == "lower"] == early + late
+    assert {one[2] for one in read if one[0] == "upper"} == {6, 8}  # before it moved anything, and for the report
+
+
+@pytest.mark.parametrize("name", sorted(HYPERGRADIENTS))
+def test_a_loss_that_reaches_nothing_that_its_step_moves_has_gradients_of_zero(name: str) -> None:
+    weights, arch = torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)
+    lower, upper = Level("lower", lambda n: arch.sum()), Level("upper", lambda n: weights.sum())
+    problem = BilevelProblem(lower, upper, [weights], [arch])
+    loop = BilevelLoop(problem, HYPERGRADIENTS[name], sgd([weights], 0.1), sgd([arch], 0.1), Schedule(2, 0, 1))
+    loop.run()
+    assert torch.equal(weights, torch.ones(2))
+    assert torch.equal(arch, torch.ones(3)) == (name == "first_order")
 
 
 @pytest.mark.parametrize("name", sorted(HYPERGRADIENTS))

@@ -128,6 +128,27 @@ def test_under_autocast_it_computes_as_a_linear_layer_does(nblocks: int, blk_r: 
         assert relative_error(gradient, wanted.double()) < 3e-2
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_backward_pass_under_autocast_works_on_a_forward_pass_without(way: Product) -> None:
+    exact = factors(4, 3, 24, 60, torch.float32)
+    x = torch.randn(5, 24, requires_grad=True)
+    expected = torch.autograd.grad(way(x, *exact, Link.CYCLIC, 60).square().sum(), (x, *exact))
+    out = way(x, *exact, Link.CYCLIC, 60)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(out.square().sum(), (x, *exact))
+    for gradient, wanted in zip(found, expected, strict=True):
+        assert gradient.dtype == torch.float32
+        assert relative_error(gradient, wanted) < 3e-2
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_under_another_default_device_nothing_mixes_devices(way: Product) -> None:
+    first, second = factors(7, 3, 21, 35)  # of no other test: what is cached is made here
+    with torch.device("meta"):
+        found = way(torch.ones(2, 21, dtype=torch.float64, device="cpu"), first, second, Link.CYCLIC, 35)
+    assert found.device.type == "cpu"
+
+
 @pytest.mark.parametrize(("nblocks", "blk_r", "in_features"), [(4, 3, 24), (16, 8, 24), (5, 2, 24)])
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 def test_compiled_in_one_graph_it_gives_the_same(nblocks: int, blk_r: int, in_features: int) -> None:
@@ -171,6 +192,8 @@ def test_functional_transforms_and_checkpointing_give_the_same_gradients(way: Pr
         ((4, 12), (4, 5, 2), "do not chain"),
         ((4, 2, 5), (4, 5, 2), "do not fit 24 features"),
         ((4, 2, 7), (4, 5, 2), "do not fit 24 features"),
+        ((4, 2, 6), (4, 4, 2), "do not fit 20 output features"),
+        ((4, 2, 6), (4, 6, 2), "do not fit 20 output features"),
     ],
 )
 def test_blocks_that_do_not_fit_are_refused(first: tuple[int, ...], second: tuple[int, ...], said: str) -> None:

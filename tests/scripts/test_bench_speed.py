@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import bench_speed
 import pytest
 import torch
-from speed import runs, timing
+from speed import layers, runs, timing
 from speed.adapters import adapted_layer, forced, more, targets_of
 from speed.bars import BARS, verdicts
 from speed.machine import command
@@ -25,9 +26,10 @@ from torch import Tensor, nn
 from morenas.errors import InputError
 from morenas.monarch.multiply import WAYS
 from morenas.space import build_space
+from morenas.supernet import SHARINGS
 from morenas.supernet.grid import Grid
 
-SECTIONS = ["layers", "models", "supernet", "scaling"]
+SECTIONS = ["layers", "large", "models", "supernet", "scaling"]
 
 PRODUCT = """
 from einops import rearrange
@@ -59,8 +61,9 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_a_run_says_on_what_and_how_it_was_measured(smoke: dict[str, Any]) -> None:
     assert smoke["format"] == "morenas.speed/1"
     assert smoke["machine"]["threads"] == 1 and smoke["machine"]["torch"] == torch.__version__
+    sections = "layers,large,models,supernet,scaling"
     assert smoke["command"] == (
-        "python scripts/bench_speed.py --json out.json --quick --sections layers,models,supernet,scaling --threads 1"
+        f"python scripts/bench_speed.py --json out.json --quick --sections {sections} --threads 1"
     )
 
 
@@ -69,7 +72,9 @@ def test_every_contestant_is_measured_in_every_section(smoke: dict[str, Any]) ->
     ways = {f"{kind}/{way}" for kind in ("more", "alone") for way in WAYS}
     assert seen["layers"] == {"base", "lora", "gralora", "boft", "more", "alone/lora", "alone/more", *ways}
     assert seen["models"] == {"lora", "gralora", "boft", *(f"more N={n}" for n in (1, 2, 4, 8, 16))}
-    assert {"lora r=8", "lower/full", "upper/full", "lower/per_nblocks", "upper/per_nblocks"} <= seen["supernet"]
+    assert seen["large"] == {"base", "lora", "more", "alone/lora", "alone/more", *ways}
+    steps = {f"{kind}/{sharing}" for kind in ("lower", "upper", "merged", "beside") for sharing in SHARINGS}
+    assert seen["supernet"] == {"lora r=8", *steps, *GRIDS}
     assert {one["case"]["axis"] for one in smoke["rows"] if one["section"] == "scaling"} == {
         "tokens",
         "candidates",
@@ -147,9 +152,29 @@ def step_row(contestant: str, ratio: float, **case: int | str) -> Row:
     return Row("models", {"model": "MiniLM", **case}, contestant, STEP, "lora", ratio, ratio, ratio, median_ms=1.0)
 
 
+AS_ASKED = Bench(minilm=Path())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"pairs": 9}, {"threads": 1}, {"device": "cuda:0"}, {"dtype": torch.bfloat16}, {"minilm": None}, {"quick": True}],
+)
+def test_what_was_measured_otherwise_is_held_against_no_bar(other: dict[str, Any]) -> None:
+    assert verdicts([step_row("more N=4", 0.9)], AS_ASKED)[0].holds
+    assert all(one.holds is None for one in verdicts([step_row("more N=4", 0.9)], replace(AS_ASKED, **other)))
+
+
+def test_every_width_and_number_of_tokens_is_timed_as_a_square_and_as_an_mlp() -> None:
+    timed = {(layer.n, layer.m, layer.tokens) for layer in (*layers.grid(), *layers.large_grid())}
+    for width in (384, 768, 1024, 2048, 4096):
+        assert {(width, width, 512), (width, 4 * width, 512), (4 * width, width, 512), (width, width, 2048)} <= timed
+    assert {(width, width, 8192) for width in (384, 768, 1024, 2048)} <= timed
+    assert not set(layers.grid()) & set(layers.large_grid())
+
+
 def test_a_bar_is_held_against_the_worst_of_its_rows() -> None:
     rows = [step_row("more N=4", 0.9, batch="32x64"), step_row("more N=2", 1.06), step_row("more N=16", 1.06)]
-    few, many, *others = verdicts(rows)
+    few, many, *others = verdicts(rows, AS_ASKED)
     assert (few.seen, few.holds) == (1.06, False) and (few.where or "").startswith("more N=2")
     assert (many.seen, many.holds) == (1.06, True)
     assert all(other.holds is None for other in others)
@@ -169,14 +194,6 @@ def test_whole_runs_are_compared_round_by_round() -> None:
     assert found[runs.AS_MANY, "search"] == 1.2
     assert found[runs.DEFAULTS, "search + final fine-tune"] == 1.4
     assert found[MEMORY, "search"] == 0.9
-
-
-def test_the_search_of_a_whole_run_takes_as_many_weight_steps_as_the_lora_and_the_default_is_a_users() -> None:
-    bench = Bench(run_steps=40)
-    words = {kind: runs.commands(bench)[kind] for kind in ("search", "long search", "lora")}
-    assert words["search"] == ["search", "training.max_steps=40", "compare=none"]
-    assert "search.steps=40" in words["long search"]
-    assert words["lora"] == ["finetune", "training.max_steps=40", "method=lora", "method.rank=8"]
 
 
 @pytest.mark.slow

@@ -149,7 +149,7 @@ def test_of_a_pass_no_more_than_the_input_is_kept(way: str) -> None:
     assert kept_bytes(lambda: made(x)) <= x.nbytes + factors
 
 
-@pytest.mark.parametrize("reason", ["hook", "autocast", "half", "subclass"])
+@pytest.mark.parametrize("reason", ["hook", "backward hook", "autocast", "half", "subclass", "weight"])
 def test_a_base_that_is_more_than_its_weight_is_never_merged(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     force(monkeypatch, "beside")
     monkeypatch.setattr(layer, "merging_is_cheaper", lambda *shape: True)
@@ -161,6 +161,10 @@ def test_a_base_that_is_more_than_its_weight_is_never_merged(reason: str, monkey
     base = Doubled(16, 24) if reason == "subclass" else nn.Linear(16, 24)
     if reason == "half":
         base.to(torch.bfloat16)
+    if reason == "backward hook":
+        base.register_full_backward_pre_hook(lambda module, grad: None)
+    if reason == "weight":
+        base.weight = type("Quantized", (nn.Parameter,), {})(base.weight.data)
     if reason == "hook":
         base.register_forward_hook(lambda module, given, out: out + 1)
     made = built(16, 24, POWERS, "full", base)
@@ -170,6 +174,26 @@ def test_a_base_that_is_more_than_its_weight_is_never_merged(reason: str, monkey
     x = torch.randn(3, 16, dtype=base.weight.dtype)
     with torch.autocast("cpu", torch.bfloat16, enabled=reason == "autocast"):
         assert torch.equal(made(x), base(x))
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, Conv1D])
+def test_under_autocast_a_relaxed_and_a_drawn_adapter_compute_in_half_precision(kind: type[nn.Module]) -> None:
+    base = nn.Linear(16, 24) if kind is nn.Linear else Conv1D(24, 16)
+    made, probs = built(16, 24, POWERS, "per_nblocks", base), probabilities(POWERS).detach().float()
+    x = torch.randn(3, 16)
+    for setting in (lambda: made.mix(probs), lambda: made.draw(Choice(4, 2))):
+        setting()
+        inputs = [made.first, made.second]
+        exact = made(x)
+        wanted = torch.autograd.grad(exact.sum(), inputs, retain_graph=True, materialize_grads=True, allow_unused=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = made(x)
+        assert half.dtype == torch.bfloat16
+        assert float((half - exact).norm() / exact.norm()) < 3e-2
+        found = torch.autograd.grad(half.float().sum(), inputs, materialize_grads=True, allow_unused=True)
+        for gradient, other in zip(found, wanted, strict=True):
+            assert gradient.dtype == torch.float32
+            assert float((gradient - other).norm() / other.norm()) < 3e-2
 
 
 def test_the_rule_merges_where_a_dense_gradient_is_cheaper() -> None:
