@@ -75,7 +75,7 @@ def shared_words(bench: Bench) -> list[str]:
     where = [f"device={bench.device}", f"threads={bench.threads}", f"seed={bench.seed}", "tracking=local"]
     how = [
         "training.evals=1",
-        f"task.splits.select={0.1 if bench.quick else 0.01}",
+        f"task.select={0.1 if bench.quick else 0.01}",
         f"training.bf16={str(bench.dtype == torch.bfloat16).lower()}",
     ]
     return [*task_words(bench), *where, *how]
