@@ -30,7 +30,7 @@ def linked_product(
 
     Args:
         x: Shape ``(..., n)``; padded with zeros at the tail to ``K * p`` features.
-        first: Input-side blocks, shape ``(K, r, p)``.
+        first: Input-side blocks, shape ``(K, r, p)``; or one block ``(1, K * r, n)`` that holds them with zeros.
         link: A permutation of ``N * r`` values, as ``link_permutation`` makes them; or, for each of the r values of a
             block, how much of it goes from input block k to output block l, shape ``(r, N, K)``.
         second: Output-side blocks, shape ``(N, s, r)``.

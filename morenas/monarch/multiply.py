@@ -28,7 +28,8 @@ def multiply(
     """Multiply ``x`` by a Monarch matrix, in the way that is quickest at its shape.
 
     Every way keeps of the forward pass no more than ``x`` and recomputes the values between the factors, ``N * r`` a
-    token, in the backward pass. Under autocast all factors are cast as for a linear layer.
+    token, in the backward pass. Under autocast all factors are cast as for a linear layer. It can be differentiated
+    backward any number of times; not forward (``torch.func.jvp``), nor under ``torch.func.vmap``.
 
     Args:
         x: Shape ``(..., n)``; padded with zeros at the tail to ``N * ceil(n / N)`` features.
