@@ -82,6 +82,9 @@ def _growth(axis: Axes, rows: Sequence[Row]) -> None:
         line = [row for row in rows if row.contestant == name]
         axis.plot([str(row.case["value"]) for row in line], [row.ratio for row in line], marker="o", label=name)
     axis.set_yscale("log", base=2)
+    low, high = axis.get_ylim()
+    axis.set_ylim(min(low, 0.5), max(high, 2.0))  # what does not grow must look as if it did not
+    axis.yaxis.set_major_formatter(lambda ratio, _: f"{ratio:g}")
     _ratio(axis)
 
 
