@@ -75,7 +75,7 @@ def add_to(plus: Tensor | None, dtype: torch.dtype, product: Callable[[Tensor | 
 def cast_for_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Cast to autocast's dtype where autocast is on, float64 excepted, as torch does for a linear layer."""
     device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors)

@@ -149,9 +149,16 @@ def test_under_another_default_device_nothing_mixes_devices(way: Product) -> Non
     assert found.device.type == "cpu"
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_shapes_alone_are_computed_on_the_meta_device(way: Product) -> None:
+    x, first, second = (torch.empty(shape, device="meta") for shape in ((3, 24), (4, 2, 6), (4, 5, 2)))
+    assert way(x, first, second, Link.CYCLIC, 20).shape == (3, 20)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("nblocks", "blk_r", "in_features"), [(4, 3, 24), (16, 8, 24), (5, 2, 24)])
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
-def test_compiled_in_one_graph_it_gives_the_same(nblocks: int, blk_r: int, in_features: int) -> None:
+def test_compiled_in_one_graph_it_gives_the_same(nblocks: int, blk_r: int, in_features: int, backend: str) -> None:
     exact = factors(nblocks, blk_r, in_features, 60)
     x = torch.randn(2, 3, in_features, dtype=torch.float64, requires_grad=True)
     plus = torch.randn(2, 3, 60, dtype=torch.float64)
@@ -159,7 +166,7 @@ def test_compiled_in_one_graph_it_gives_the_same(nblocks: int, blk_r: int, in_fe
     def product(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
         return multiply(x, first, second, Link.CYCLIC, 60, plus)
 
-    compiled = torch.compile(product, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(product, fullgraph=True, backend=backend)
     found, expected = compiled(x, *exact), product(x, *exact)
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
     weight = torch.randn_like(expected)
