@@ -21,7 +21,7 @@ def gradients(model: Any) -> list[Tensor]:
     return list(grads)
 
 
-def close(found: list[Tensor], expected: list[Tensor]) -> None:
+def assert_close(found: list[Tensor], expected: list[Tensor]) -> None:
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
@@ -36,7 +36,7 @@ def test_compiled_without_a_graph_break_an_adapted_layer_gives_the_same(nblocks:
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     expected, found = layer(x), compiled(x)
     torch.testing.assert_close(found, expected)
-    close(
+    assert_close(
         list(torch.autograd.grad(found.square().sum(), inputs)),
         list(torch.autograd.grad(expected.square().sum(), inputs)),
     )
@@ -48,7 +48,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(family: str, nblocks: i
     model = adapted(family, nblocks=nblocks, blk_r=blk_r, pad=True).train()
     expected = gradients(model)
     model.base_model.model.gradient_checkpointing_enable({"use_reentrant": False})
-    close(gradients(model), expected)
+    assert_close(gradients(model), expected)
 
 
 @pytest.mark.parametrize(("nblocks", "blk_r"), SHAPES)
@@ -58,7 +58,7 @@ def test_functional_call_gives_the_same_gradients(nblocks: int, blk_r: int) -> N
     wanted = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     out = torch.func.functional_call(model, given, kwargs=tiny_batch())
     found = torch.autograd.grad(out.loss, [given[name] for name in wanted])
-    close(list(found), gradients(model))
+    assert_close(list(found), gradients(model))
 
 
 @pytest.mark.parametrize(("nblocks", "blk_r"), SHAPES)
