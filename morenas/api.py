@@ -214,9 +214,17 @@ class _Search:
         self.relaxation = RELAXATIONS[settings.relaxation]
         self.schedule = Schedule(settings.steps, settings.warmup, settings.every, settings.ramp, settings.max_grad_norm)
         micro = settings.gradient_accumulation
+
+        def lower_loss(number: int, bf16: bool = settings.bf16) -> Tensor:
+            return self._loss("lower", number, number // micro, train_batches[number], bf16)
+
         problem = BilevelProblem(
-            lower=Level("lower", lambda n: self._loss("lower", n, n // micro, train_batches[n]), micro),
-            upper=Level("upper", lambda n: self._loss("upper", n, self._upper_at(n // micro), val_batches[n]), micro),
+            lower=Level("lower", lower_loss, micro, lambda n: lower_loss(n, bf16=False)),
+            upper=Level(
+                "upper",
+                lambda n: self._loss("upper", n, self._upper_at(n // micro), val_batches[n], settings.bf16),
+                micro,
+            ),
             weights=weights,
             arch=[self.logits],
         )
@@ -235,7 +243,7 @@ class _Search:
         """The weight step that upper step ``number`` precedes."""
         return self.settings.warmup + number * self.settings.every
 
-    def _loss(self, level: str, number: int, step: int, batch: Batch) -> Tensor:
+    def _loss(self, level: str, number: int, step: int, batch: Batch, bf16: bool) -> Tensor:
         """The loss of one micro-batch. Its randomness (dropout, Gumbel draws) is seeded by its number, so that a
         resumed search needs no generator state."""
         seed = derive(self.settings.seed, "search", level, number)
@@ -243,7 +251,7 @@ class _Search:
         self.supernet.mix(self.mixing_probs(step, torch.Generator().manual_seed(seed)))
         # Dropout is for the weights; the architecture is judged as it would be used.
         self.model.train(level == "lower")
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             return self.loss(
                 self.model, {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
             )

@@ -30,6 +30,9 @@ class Sharing(Enum):
 class HypergradientName(Enum):
     first_order = "first_order"
     single_level = "single_level"
+    mixed_level = "mixed_level"
+    unrolled = "unrolled"
+    neumann = "neumann"
 
 
 class SelectionName(Enum):

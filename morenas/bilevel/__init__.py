@@ -1,21 +1,31 @@
 """Bilevel optimization on closures: architecture logits above, weights below. Knows nothing of adapters."""
 
 from morenas.bilevel.budget import expected_cost, hold_budget
-from morenas.bilevel.hypergradients import HYPERGRADIENTS, Hypergradient
+from morenas.bilevel.hypergradients import HYPERGRADIENTS, Hypergradient, MixedLevel, Neumann, Unrolled, exact
 from morenas.bilevel.loop import BilevelLoop, Schedule, StepReport
 from morenas.bilevel.problem import BilevelProblem, Level, NonFiniteLoss, Step, StepLosses
+from morenas.bilevel.second_derivative import CentralDifference, SecondDerivative, double_backward
+from morenas.bilevel.weight_step import WeightStep
 
 __all__ = [
     "HYPERGRADIENTS",
     "BilevelLoop",
     "BilevelProblem",
+    "CentralDifference",
     "Hypergradient",
     "Level",
+    "MixedLevel",
+    "Neumann",
     "NonFiniteLoss",
     "Schedule",
+    "SecondDerivative",
     "Step",
     "StepLosses",
     "StepReport",
+    "Unrolled",
+    "WeightStep",
+    "double_backward",
+    "exact",
     "expected_cost",
     "hold_budget",
 ]

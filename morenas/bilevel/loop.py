@@ -11,6 +11,7 @@ from torch import Tensor
 
 from morenas.bilevel.hypergradients import Hypergradient
 from morenas.bilevel.problem import BilevelProblem, Step, StepLosses
+from morenas.bilevel.weight_step import WeightStep
 
 
 @dataclass(frozen=True)
@@ -128,11 +129,11 @@ class BilevelLoop:
             NonFiniteLoss: If a loss is NaN or infinite.
         """
         while self.step < self.schedule.steps:
-            upper = None
+            upper, rate = None, self._set_rates()
             if self.schedule.is_upper(self.step):
                 self._report(after_step)
                 upper = self._upper_step()
-            lower, rate = self._lower_step()
+            lower = self._lower_step()
             self._unread.append(_Taken(self.step, lower, upper, rate))
             self.step += 1
             if self.step % self.read_every == 0 or self.step == self.schedule.steps:
@@ -145,21 +146,26 @@ class BilevelLoop:
             after_step(report)
 
     def _upper_step(self) -> StepLosses:
-        step = Step(self.schedule.upper_number(self.step), self.step)
+        ahead = WeightStep(self.optimizers["lower"], self.schedule.max_grad_norm)
+        step = Step(self.schedule.upper_number(self.step), self.step, ahead)
         losses, grads = self.hypergradient(self.problem, step)
         losses.read()  # the architecture decides what comes next: nothing that is not finite may reach it
         self._apply("upper", self.problem.arch, grads)
         return losses
 
-    def _lower_step(self) -> tuple[StepLosses, float]:
+    def _set_rates(self) -> float:
+        """Set the lower learning rates of this step, before the upper step that may look ahead; return the first."""
         factor = self.schedule.lower_factor(self.step)
         for group, base in zip(self.optimizers["lower"].param_groups, self.base_rates, strict=True):
             group["lr"] = base * factor
+        return self.base_rates[0] * factor
+
+    def _lower_step(self) -> StepLosses:
         losses, grads = self.problem.gradients(self.problem.lower, self.step, self.problem.weights)
         if self.read_every == 1:
             losses.read()
         self._apply("lower", self.problem.weights, grads, self.schedule.max_grad_norm)
-        return losses, self.base_rates[0] * factor
+        return losses
 
     def _apply(self, level: str, tensors: Sequence[Tensor], grads: list[Tensor], max_norm: float = 0.0) -> None:
         for tensor, grad in zip(tensors, grads, strict=True):

@@ -11,12 +11,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from morenas.bilevel.weight_step import WeightStep
+
 
 class Step(NamedTuple):
-    """Where a loop stands: the number of an upper step, and that of the lower step it precedes."""
+    """Where a loop stands: the number of an upper step, that of the lower step it precedes, and what the latter does.
+
+    ``weights`` is as it will be at that lower step: the optimizer's state before it, its rates those of that step.
+    """
 
     upper: int
     lower: int
+    weights: WeightStep
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -58,32 +64,46 @@ class Level:
             function of that number and of the parameters, its randomness included: that is what makes a resumed
             run repeat bit for bit.
         accumulation: Micro-batches per step; their losses are averaged.
+        full_precision: The same loss, draws included, without autocast: differences of bfloat16 losses are noise. None
+            where ``loss`` itself is that.
     """
 
     name: str
     loss: Callable[[int], Tensor]
     accumulation: int = 1
+    full_precision: Callable[[int], Tensor] | None = None
 
-    def gradients(self, step: int, inputs: Sequence[Tensor]) -> tuple[StepLosses, list[Tensor]]:
+    def gradients(
+        self, step: int, inputs: Sequence[Tensor], full_precision: bool = False, create_graph: bool = False
+    ) -> tuple[StepLosses, list[Tensor]]:
         """Losses of a step and the gradients of their mean with respect to ``inputs``.
 
         ``.grad`` of no tensor is touched. Inputs that the loss does not reach get zeros. Nothing waits for the device.
+
+        Args:
+            step: Number of the step, of this level.
+            inputs: Tensors that require gradients.
+            full_precision: Compute without autocast.
+            create_graph: Keep what is needed to differentiate the gradients again.
         """
         losses = []
         sums: list[Tensor] = []
+        compute = self.full_precision if full_precision and self.full_precision is not None else self.loss
         for micro in range(self.accumulation):
-            loss = self.loss(step * self.accumulation + micro)
+            loss = compute(step * self.accumulation + micro)
             losses.append(loss.detach())
-            grads = _gradients(loss / self.accumulation, inputs)
+            grads = gradients_of(loss / self.accumulation, inputs, create_graph)
             sums = [total + grad for total, grad in zip(sums, grads, strict=True)] if sums else grads
         return StepLosses(self.name, step, torch.stack(losses)), sums
 
 
-def _gradients(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Zeros for inputs that the loss does not reach, and for all where it reaches nothing."""
-    if not loss.requires_grad:
+def gradients_of(value: Tensor, inputs: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
+    """Gradients of a scalar: zeros for inputs that it does not reach, and for all where it reaches nothing."""
+    if not value.requires_grad:
         return [torch.zeros_like(tensor) for tensor in inputs]
-    return list(torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True))
+    return list(
+        torch.autograd.grad(value, inputs, create_graph=create_graph, allow_unused=True, materialize_grads=True)
+    )
 
 
 @dataclass(frozen=True)
@@ -112,13 +132,31 @@ class BilevelProblem:
                 )
             seen.add(id(tensor))
 
-    def gradients(self, level: Level, step: int, inputs: Sequence[Tensor]) -> tuple[StepLosses, list[Tensor]]:
+    def gradients(
+        self, level: Level, step: int, inputs: Sequence[Tensor], full_precision: bool = False
+    ) -> tuple[StepLosses, list[Tensor]]:
         """``level.gradients``, while of all the problem's tensors ``inputs`` alone require gradients.
 
         A layer that computes gradients itself then computes none that nobody asks for.
         """
         with _only(inputs, (*self.weights, *self.arch)):
-            return level.gradients(step, inputs)
+            return level.gradients(step, inputs, full_precision)
+
+    @contextmanager
+    def weights_at(self, values: Sequence[Tensor]) -> Iterator[None]:
+        """Meanwhile the weights hold ``values``; then, bit for bit and come what may, what they held before."""
+        kept = [weight.detach().clone() for weight in self.weights]
+        try:
+            _fill(self.weights, values)
+            yield
+        finally:
+            _fill(self.weights, kept)
+
+
+@torch.no_grad()
+def _fill(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for tensor, value in zip(tensors, values, strict=True):
+        tensor.copy_(value)
 
 
 @contextmanager

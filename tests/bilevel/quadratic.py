@@ -11,7 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from morenas.bilevel import BilevelProblem, Level
+from morenas.bilevel import BilevelProblem, Level, Step, WeightStep
+
+SETTINGS = [(3, 2, 0.5, 0), (6, 4, 0.0, 1), (5, 7, 2.0, 2)]
+"""Weights, architecture parameters, rho and seed of the problems that closed forms are compared on."""
 
 
 @dataclass
@@ -48,6 +51,17 @@ class Quadratic:
         return BilevelProblem(
             Level("lower", self.lower_loss), Level("upper", self.upper_loss), [self.weights], [self.arch]
         )
+
+    def step(self, optimizer: torch.optim.Optimizer | None = None, max_grad_norm: float = 0.0) -> Step:
+        """The first step of both levels; the weights' by SGD unless an optimizer is given."""
+        return Step(0, 0, WeightStep(optimizer or torch.optim.SGD([self.weights], lr=0.1), max_grad_norm))
+
+    def lower_weight_gradient(self) -> Tensor:
+        return (self.hessian @ (self.weights - self.coupling @ self.arch)).detach()
+
+    def through(self, vector: Tensor) -> Tensor:
+        """``d2L/da dw @ vector``."""
+        return -self.coupling.T @ self.hessian @ vector
 
     def direct_gradient(self) -> Tensor:
         """What remains of the hypergradient with the weights held fixed."""

@@ -16,6 +16,7 @@ from morenas.bilevel import (
     Level,
     NonFiniteLoss,
     Schedule,
+    Step,
     StepLosses,
     StepReport,
 )
@@ -105,6 +106,27 @@ def test_a_resumed_loop_repeats_one_that_never_stopped(stop: int, name: str) -> 
     assert torch.equal(second.arch, whole.arch)
 
 
+def test_a_hypergradient_is_told_the_step_that_the_weights_take_next() -> None:
+    """At the rate of that very step, from the state before it."""
+    quadratic = Quadratic.build(4, 3, 1.0, 6)
+    foreseen: list[Tensor] = []
+
+    def looking_ahead(problem: BilevelProblem, step: Step) -> tuple[StepLosses, list[Tensor]]:
+        grads = problem.gradients(problem.lower, step.lower, problem.weights)[1]
+        foreseen.extend(step.weights.after(problem.weights, grads))
+        return problem.gradients(problem.upper, step.upper, problem.arch)[0], [torch.zeros_like(quadratic.arch)]
+
+    def compare(report: StepReport) -> None:
+        torch.testing.assert_close(quadratic.weights.detach(), foreseen[report.step], rtol=1e-12, atol=1e-14)
+        rate = 0.1 * schedule.lower_factor(report.step)
+        assert report.lower_lr == rates[0].param_groups[0]["lr"] == pytest.approx(rate)
+
+    rates = torch.optim.AdamW([quadratic.weights], lr=0.1), sgd([quadratic.arch], 0.05)
+    schedule = Schedule(12, warmup=0, every=1, ramp=0.4, max_grad_norm=0.7)
+    BilevelLoop(quadratic.problem(), looking_ahead, *rates, schedule).run(compare)
+    assert len(foreseen) == 12
+
+
 def test_state_of_another_problem_is_refused() -> None:
     schedule = Schedule(5, warmup=1, every=1)
     other = loop_on(Quadratic.build(5, 3, 1.0, 0), schedule).state_tensors()
@@ -141,8 +163,14 @@ def test_a_schedule_that_never_searches_is_refused() -> None:
         loop_on(Quadratic.build(3, 2, 1.0, 0), Schedule(5, warmup=5, every=1))
 
 
-@pytest.mark.parametrize("level", ["lower", "upper"])
-def test_a_loss_that_is_not_finite_stops_before_any_parameter_changes(level: str) -> None:
+@pytest.mark.parametrize(
+    ("level", "name"),
+    [
+        *(("lower", name) for name in HYPERGRADIENTS),
+        *(("upper", name) for name in HYPERGRADIENTS if name != "single_level"),
+    ],
+)
+def test_a_loss_that_is_not_finite_stops_before_any_parameter_changes(level: str, name: str) -> None:
     quadratic = Quadratic.build(3, 2, 1.0, 0)
     good = {"lower": quadratic.lower_loss, "upper": quadratic.upper_loss}
     losses = {**good, level: lambda n: good[level](n) * (float("nan") if n == 2 else 1.0)}
@@ -151,7 +179,7 @@ def test_a_loss_that_is_not_finite_stops_before_any_parameter_changes(level: str
     )
     loop = BilevelLoop(
         problem,
-        HYPERGRADIENTS["first_order"],
+        HYPERGRADIENTS[name],
         sgd([quadratic.weights], 0.1),
         sgd([quadratic.arch], 0.1),
         Schedule(6, 0, 1),
@@ -243,7 +271,7 @@ def test_a_loss_that_reaches_nothing_that_its_step_moves_has_gradients_of_zero(n
     loop = BilevelLoop(problem, HYPERGRADIENTS[name], sgd([weights], 0.1), sgd([arch], 0.1), Schedule(2, 0, 1))
     loop.run()
     assert torch.equal(weights, torch.ones(2))
-    assert torch.equal(arch, torch.ones(3)) == (name == "first_order")
+    assert torch.equal(arch, torch.ones(3)) == (name not in ("single_level", "mixed_level"))
 
 
 @pytest.mark.parametrize("name", sorted(HYPERGRADIENTS))
@@ -266,8 +294,15 @@ def test_only_what_a_step_moves_requires_gradients_meanwhile(name: str) -> None:
     )
     rates = sgd([quadratic.weights], 0.1), sgd([quadratic.arch], 0.1)
     BilevelLoop(problem, HYPERGRADIENTS[name], *rates, Schedule(1, warmup=0, every=1)).run()
-    upper = "upper" if name == "first_order" else "lower"
-    assert seen == [(upper, False, True), ("lower", True, False)]
+    both, of_arch, of_weights = ("upper", True, True), ("lower", False, True), ("lower", True, False)
+    expected = {
+        "first_order": [("upper", False, True)],
+        "single_level": [of_arch],
+        "mixed_level": [of_arch, ("upper", False, True)],
+        "unrolled": [of_weights, both, *2 * [of_arch]],
+        "neumann": [both, *14 * [of_weights], *2 * [of_arch]],
+    }
+    assert seen == [*expected[name], of_weights]
     assert quadratic.weights.requires_grad and quadratic.arch.requires_grad
 
 

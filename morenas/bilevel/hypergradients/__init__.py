@@ -6,8 +6,12 @@ from typing import Protocol
 
 from torch import Tensor
 
+from morenas.bilevel.hypergradients.exact import exact
 from morenas.bilevel.hypergradients.first_order import first_order
+from morenas.bilevel.hypergradients.mixed_level import MixedLevel
+from morenas.bilevel.hypergradients.neumann import Neumann
 from morenas.bilevel.hypergradients.single_level import single_level
+from morenas.bilevel.hypergradients.unrolled import Unrolled
 from morenas.bilevel.problem import BilevelProblem, Step, StepLosses
 
 
@@ -15,10 +19,28 @@ class Hypergradient(Protocol):
     """Estimates the gradient of the upper objective with respect to the architecture."""
 
     def __call__(self, problem: BilevelProblem, step: Step) -> tuple[StepLosses, list[Tensor]]:
-        """Return the losses descended and one gradient per tensor of ``problem.arch``; change no parameter."""
+        """Return the losses to report and one gradient per tensor of ``problem.arch``.
+
+        No parameter and no optimizer state is changed, bit for bit.
+        """
         ...
 
 
-HYPERGRADIENTS: dict[str, Hypergradient] = {"first_order": first_order, "single_level": single_level}
+HYPERGRADIENTS: dict[str, Hypergradient] = {
+    "first_order": first_order,
+    "single_level": single_level,
+    "mixed_level": MixedLevel(),
+    "unrolled": Unrolled(),
+    "neumann": Neumann(),
+}
 
-__all__ = ["HYPERGRADIENTS", "Hypergradient", "first_order", "single_level"]
+__all__ = [
+    "HYPERGRADIENTS",
+    "Hypergradient",
+    "MixedLevel",
+    "Neumann",
+    "Unrolled",
+    "exact",
+    "first_order",
+    "single_level",
+]
