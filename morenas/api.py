@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -16,29 +16,46 @@ from morenas.bilevel import (
     HYPERGRADIENTS,
     BilevelLoop,
     BilevelProblem,
+    CurvatureGuard,
+    EntropyGuard,
+    Guard,
     Level,
     NonFiniteLoss,
     Schedule,
     StepReport,
     expected_cost,
     hold_budget,
+    sharpened,
 )
 from morenas.checkpoint import load_tensors, save_tensors
 from morenas.errors import InputError, RunError
+from morenas.playoff import PlayOff
 from morenas.seeds import derive, seed_pass
-from morenas.selection import SELECTIONS
+from morenas.selection import MEASURED, SELECTIONS, Finals
 from morenas.space import Choice, SearchSpace
 from morenas.supernet import RELAXATIONS, SHARINGS, Supernet
+from morenas.supernet.prepare import prepared
+from morenas.supernet.spectrum import sample_layers, spectrum
 from morenas.tracking.observer import NullObserver, Observer
 
 SNAPSHOTS = 200  # mixing probabilities kept of a search, evenly spread
 READ_EVERY = 10  # weight steps between readings of the weights' losses from an accelerator, at most
 
+STARTS = ("spectral", "level")
+SPECTRUM_BATCHES = 8  # batches of the architecture's data that a spectral start looks at
+MEASURED_BATCHES = 4  # of the same, that an architecture's loss is measured on
+PLAYOFF_BATCHES = 8  # batches that the architectures of a play-off are compared on
+MEASUREMENTS = 0.15  # architectures measured, as a share of the weight steps; at least 12
+PLAYOFF_STEPS = 0.05  # weight steps of each architecture of a play-off, as a share of the search's
+START_ENTROPY = 0.5  # nats a group: how sure of its scores a spectral start is
+
 NAMES: dict[str, Collection[str]] = {
+    "start": STARTS,
     "relaxation": RELAXATIONS,
     "sharing": SHARINGS,
     "hypergradient": HYPERGRADIENTS,
-    "selection": SELECTIONS,
+    "selection": (*SELECTIONS, *MEASURED),
+    "stop": ("none", "entropy", "curvature"),
 }
 """What each setting that is a name may be."""
 
@@ -55,6 +72,17 @@ class Batches(Protocol):
 class SearchSettings:
     """How to search. Steps are weight steps; learning rates are those of AdamW (weights) and Adam (logits).
 
+    Attributes:
+        warmup: Steps before the first architecture step. A spectral start trains the open supernet in them, every
+            candidate with weight 1, and they may be all; a level start trains the level mixture of the candidates.
+        start: Where the logits start. "spectral": at closed-form scores of what each candidate keeps of the warm-up's
+            change of the weights, and each block count at its own projection of it. "level": at zero.
+        measurements: Architectures whose loss a selection measures, at most; None for a share of the steps.
+        playoff: Architectures that selection=playoff trains alone, at most.
+        playoff_steps: Steps of each; None for a share of the steps.
+        stop: What ends the architecture steps early: "entropy" below ``stop_entropy``, in nats a group; "curvature",
+            looked at every ``stop_every`` architecture steps, above ``stop_curvature`` times what it was.
+
     Raises:
         InputError: If a value is out of range, or a name is unknown.
     """
@@ -69,32 +97,68 @@ class SearchSettings:
     arch_learning_rate: float = 0.1
     gradient_accumulation: int = 1
     relaxation: str = "softmax"
-    sharing: str = "full"
+    start: str = "spectral"
+    sharing: str = "per_nblocks"
     temperature_start: float = 1.0
     temperature_end: float = 0.2
     hypergradient: str = "first_order"
-    selection: str = "budgeted"
+    selection: str = "surrogate"
+    measurements: int | None = None
+    playoff: int = 4
+    playoff_steps: int | None = None
+    stop: str = "none"
+    stop_entropy: float = 0.05
+    stop_curvature: float = 1.3
+    stop_every: int = 5
     checkpoint_every: int = 50
     bf16: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "every", "gradient_accumulation", "checkpoint_every"):
+        for name in ("steps", "every", "gradient_accumulation", "checkpoint_every", "playoff", "stop_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"search.{name}={getattr(self, name)}: must be at least 1.")
+        for name in ("measurements", "playoff_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"search.{name}={getattr(self, name)}: must be at least 1, or null.")
         for name in ("learning_rate", "arch_learning_rate", "temperature_start", "temperature_end"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"search: {name}={getattr(self, name)} must be above 0, and finite.")
+        if not 0 <= self.stop_entropy < math.inf:
+            raise InputError(f"search.stop_entropy={self.stop_entropy}: nats a group, at least 0 and finite.")
+        if not 1 <= self.stop_curvature < math.inf:
+            raise InputError(f"search.stop_curvature={self.stop_curvature}: a ratio, at least 1 and finite.")
         if not 0 <= self.max_grad_norm < math.inf:
             raise InputError(f"search: max_grad_norm={self.max_grad_norm} must be finite, and at least 0: no clipping.")
-        if not 0 <= self.warmup < self.steps:
+        for name, known in NAMES.items():
+            if getattr(self, name) not in known:
+                raise InputError(f"search: {name}={getattr(self, name)!r} is none of {', '.join(known)}.")
+        if self.start == "spectral":
+            self._check_spectral()
+        elif not 0 <= self.warmup < self.steps:
             raise InputError(
                 f"search: warmup={self.warmup} must be at least 0 and below steps={self.steps}; else no architecture "
                 "step would be taken."
             )
-        for name, known in NAMES.items():
-            if getattr(self, name) not in known:
-                raise InputError(f"search: {name}={getattr(self, name)!r} is none of {', '.join(known)}.")
+
+    def _check_spectral(self) -> None:
+        if not 1 <= self.warmup <= self.steps:
+            raise InputError(
+                f"search: warmup={self.warmup} must be at least 1 and at most steps={self.steps}: a spectral start "
+                "takes the architecture from what the warm-up learns. search.start=level needs no warm-up."
+            )
+        idle = {"relaxation": "softmax", "hypergradient": "first_order", "stop": "none"}
+        unused = [f"{name}={getattr(self, name)}" for name, usual in idle.items() if getattr(self, name) != usual]
+        if self.warmup == self.steps and unused:
+            raise InputError(
+                f"search: {', '.join(unused)} would do nothing: with start=spectral the warm-up is the whole search, and "
+                "no architecture step is taken. Set search.warmup=0.7 to take some after it, or search.start=level."
+            )
+        if self.sharing != "per_nblocks":
+            raise InputError(
+                f"search.start=spectral with sharing={self.sharing}: every block count takes its own factors from what "
+                "the warm-up learns; use sharing=per_nblocks, or search.start=level."
+            )
 
 
 @dataclass(frozen=True)
@@ -109,7 +173,10 @@ class SearchOutcome:
         logits: Final architecture logits, ``(groups, choices)``.
         probs: Final mixing probabilities under the budget, same shape.
         trajectory: Mixing probabilities over time, ``(snapshots, groups, choices)``.
-        trajectory_steps: Weight step of each snapshot.
+        trajectory_steps: Weight step of each snapshot. A spectral start whose warm-up is all of the search adds its
+            scores' own, after the last step.
+        steps: Weight steps taken, those of a play-off not counted: fewer than were asked for where a guard stopped it.
+        stopped: Why a guard stopped it; empty where none did.
     """
 
     shapes: dict[str, Choice]
@@ -120,6 +187,8 @@ class SearchOutcome:
     probs: Tensor
     trajectory: Tensor
     trajectory_steps: list[int]
+    steps: int
+    stopped: str = ""
 
 
 @dataclass
@@ -130,10 +199,13 @@ class _Trace:
     steps: list[int] = field(default_factory=list)
     probs: list[Tensor] = field(default_factory=list)
 
-    def add(self, step: int, probs: Tensor) -> None:
-        if step % max(1, self.total // SNAPSHOTS) == 0 or step == self.total - 1:
+    def add(self, step: int, probs: Tensor, last: bool = False) -> None:
+        if last or step % max(1, self.total // SNAPSHOTS) == 0:
             self.steps.append(step)
             self.probs.append(probs.detach().float().cpu())
+
+
+Inspect = Callable[[Supernet, SearchOutcome, Callable[[Sequence[int]], float]], None]
 
 
 def search_architecture(
@@ -147,6 +219,8 @@ def search_architecture(
     loss: Callable[[nn.Module, Batch], Tensor] = lambda model, batch: model(**batch).loss,
     checkpoint: Path | None = None,
     observer: Observer = NullObserver(),  # noqa: B008  it has no state
+    inspect: Inspect | None = None,
+    select_batches: Batches | None = None,
 ) -> SearchOutcome:
     """Search the adapter architecture of ``model`` under a budget by bilevel optimization.
 
@@ -164,12 +238,17 @@ def search_architecture(
         loss: Scalar loss of the model on a batch.
         checkpoint: File to keep the state in; if it is there, the search goes on from it, bit for bit on a CPU.
         observer: Told of every weight step, with metrics of the ``search/`` family.
+        inspect: Called once at the end, while the supernet still holds its weights, with the supernet, the outcome
+            and the function that measures an architecture in them.
+        select_batches: Batches that a play-off is decided on, by number; None for ``val_batches``.
     Raises:
         InputError: If a loss is not finite, or the checkpoint is not whole or of another search.
         RunError: If no logit moved: the search did nothing.
     """
-    with _prepared(model, space, settings, head) as (supernet, head_weights):
+    seed = derive(settings.seed, "supernet")
+    with prepared(model, space, settings.sharing, seed, head) as (supernet, head_weights):
         search = _Search(model, supernet, head_weights, train_batches, val_batches, space, budget, settings, loss)
+        search.select_batches = val_batches if select_batches is None else select_batches
         if checkpoint is not None and checkpoint.exists():
             search.load(checkpoint)
         observer.start("search", settings.steps, search.loop.step)
@@ -177,15 +256,27 @@ def search_architecture(
         def after_step(report: StepReport) -> None:
             done = report.step + 1
             observer.step("search", done, search.observe(report))
-            if checkpoint is not None and (done % settings.checkpoint_every == 0 or done == settings.steps):
+            if checkpoint is not None and (done % settings.checkpoint_every == 0 or search.ends(done)):
                 search.save(checkpoint)
 
         try:
-            search.loop.run(after_step)
+            search.run(after_step)
         except NonFiniteLoss as error:
             raise InputError(search.explain(error, checkpoint)) from error
+        if search.stopped:
+            taken = f"{search.loop.step} of {settings.steps} steps"
+            observer.message(f"The search stopped after {taken}: {search.stopped}.")
         observer.finish("search")
-        return search.outcome()
+        try:
+            outcome = search.outcome()
+        except NonFiniteLoss as error:
+            raise InputError(
+                f"Play-off: the {error.level} loss is {error.value} at step {error.step} of an architecture that is "
+                "trained alone. Lower search.learning_rate or training.learning_rate, or choose another selection."
+            ) from error
+        if inspect is not None:
+            inspect(supernet, outcome, search.measure)
+        return outcome
 
 
 class _Search:
@@ -204,6 +295,7 @@ class _Search:
         loss: Callable[[nn.Module, Batch], Tensor],
     ) -> None:
         self.model, self.supernet, self.head, self.loss = model, supernet, head, loss
+        self.train_batches, self.val_batches, self.select_batches = train_batches, val_batches, val_batches
         self.space, self.budget, self.settings = space, budget, settings
         weights = [*supernet.weights().values(), *head.values()]
         self.device = weights[0].device
@@ -212,32 +304,119 @@ class _Search:
         self.costs, self.forbidden = space.costs(), ~space.admissible()
         self.logits = torch.zeros(self.costs.shape, requires_grad=True)
         self.relaxation = RELAXATIONS[settings.relaxation]
-        self.schedule = Schedule(settings.steps, settings.warmup, settings.every, settings.ramp, settings.max_grad_norm)
+        spectral = settings.start == "spectral"
+        self.schedule = Schedule(
+            settings.steps, settings.warmup, settings.every, settings.ramp, settings.max_grad_norm, restart=spectral
+        )
+        self.open_steps = settings.warmup if spectral else 0
         micro = settings.gradient_accumulation
 
-        def lower_loss(number: int, bf16: bool = settings.bf16) -> Tensor:
-            return self._loss("lower", number, number // micro, train_batches[number], bf16)
+        def upper_loss(number: int, bf16: bool = settings.bf16) -> Tensor:
+            return self._loss("upper", number, self._upper_at(number // micro), val_batches[number], bf16)
 
-        problem = BilevelProblem(
-            lower=Level("lower", lower_loss, micro, lambda n: lower_loss(n, bf16=False)),
-            upper=Level(
-                "upper",
-                lambda n: self._loss("upper", n, self._upper_at(n // micro), val_batches[n], settings.bf16),
-                micro,
-            ),
+        self.problem = BilevelProblem(
+            lower=self._lower(),
+            upper=Level("upper", upper_loss, micro, lambda n: upper_loss(n, bf16=False)),
             weights=weights,
             arch=[self.logits],
         )
-        self.loop = BilevelLoop(
-            problem,
-            HYPERGRADIENTS[settings.hypergradient],
-            torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay),
-            torch.optim.Adam([self.logits], lr=settings.arch_learning_rate, betas=(0.5, 0.999)),
-            self.schedule,
-            _read_every(self.device, settings.checkpoint_every),
-        )
+        self.loop = self._loop(self.problem, self.schedule, self._guard())
         self._tilted: tuple[tuple[int, int], Tensor] | None = None
         self.trace = _Trace(settings.steps)
+        self.energy: Tensor | None = None
+
+    def _lower(self, begin: int = 0) -> Level:
+        """The weights' loss; its step 0 is step ``begin`` of the search."""
+        micro = self.settings.gradient_accumulation
+
+        def loss(number: int, bf16: bool = self.settings.bf16) -> Tensor:
+            number += begin * micro
+            return self._loss("lower", number, number // micro, self.train_batches[number], bf16)
+
+        return Level("lower", loss, micro, lambda n: loss(n, bf16=False))
+
+    def _loop(self, problem: BilevelProblem, schedule: Schedule, guard: Guard | None = None) -> BilevelLoop:
+        settings = self.settings
+        return BilevelLoop(
+            problem,
+            HYPERGRADIENTS[settings.hypergradient],
+            torch.optim.AdamW(problem.weights, lr=settings.learning_rate, weight_decay=settings.weight_decay),
+            torch.optim.Adam(problem.arch, lr=settings.arch_learning_rate, betas=(0.5, 0.999)),
+            schedule,
+            _read_every(self.device, settings.checkpoint_every),
+            guard,
+        )
+
+    def _guard(self) -> Guard | None:
+        settings = self.settings
+        if settings.stop == "entropy":
+            return EntropyGuard(self.distribution, settings.stop_entropy)
+        if settings.stop == "curvature":
+            return CurvatureGuard(settings.stop_every, settings.stop_curvature)
+        return None
+
+    @property
+    def stopped(self) -> str:
+        """Why a guard stopped the search; empty while none did."""
+        return self.loop.guard.reason if self.loop.stopped and self.loop.guard is not None else ""
+
+    def ends(self, done: int) -> bool:
+        """Whether the search ends with ``done`` steps taken."""
+        return done == self.settings.steps or (self.loop.stopped and done == self.loop.step)
+
+    def run(self, after_step: Callable[[StepReport], None]) -> None:
+        """Take the steps that remain, and what lies between warm-up and search."""
+        if self.loop.step <= self.open_steps:
+            self.loop.run(after_step, until=self.open_steps)
+            if self.open_steps:
+                self.start_from_spectrum()
+        self.loop.run(after_step)
+
+    def start_from_spectrum(self) -> None:
+        """Turn what the open supernet has learnt into logits, and into every block count's own factors."""
+        self.supernet.open()
+        if not any(bool(layer.change().any()) for layer in self.supernet.layers.values()):
+            return  # the loss reaches no adapter: there is nothing to take apart, and no logit moves
+        losses = [partial(self._judge, self.val_batches, number) for number in range(SPECTRUM_BATCHES)]
+        found = spectrum(self.supernet, sample_layers(self.supernet.layers, losses))
+        for name, layer in self.supernet.layers.items():
+            layer.load(found.blocks[name])
+        scores = found.curvature.masked_fill(self.forbidden, -torch.inf)
+        start = self.relaxation.logits(sharpened(scores, self.costs, self.budget, START_ENTROPY))
+        with torch.no_grad():
+            self.logits.copy_(start.nan_to_num(neginf=0.0))
+        self.energy = found.energy
+        self.loop.optimizers["lower"].state.clear()  # its moments belong to factors that are no more
+        if self.open_steps == self.settings.steps:
+            self.trace.add(self.settings.steps, self.distribution(self.settings.steps), last=True)
+
+    def _judge(self, batches: Batches, number: int) -> Tensor:
+        """The loss on a batch, of the supernet as it is mixed."""
+        self.model.eval()
+        batch = {key: value.to(self.device) for key, value in batches[number].items()}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
+            return self.loss(self.model, batch)
+
+    @torch.no_grad()
+    def measure(self, picks: Sequence[int]) -> float:
+        """The loss of one architecture in the supernet's weights, on the first batches of the architecture's data."""
+        self.supernet.draw(self.space.shapes(picks))
+        return self._mean_loss(self.val_batches, MEASURED_BATCHES)
+
+    @torch.no_grad()
+    def _mean_loss(self, batches: Batches, count: int) -> float:
+        """Mean loss on the first batches, of the supernet as it is mixed.
+
+        Raises:
+            InputError: If it is not finite.
+        """
+        loss = float(torch.stack([self._judge(batches, number) for number in range(count)]).mean())
+        if not math.isfinite(loss):
+            raise InputError(
+                f"Search: the loss of an architecture in the supernet's weights is {loss}. "
+                "Lower search.learning_rate or training.learning_rate, or look at the data."
+            )
+        return loss
 
     def _upper_at(self, number: int) -> int:
         """The weight step that upper step ``number`` precedes."""
@@ -248,7 +427,10 @@ class _Search:
         resumed search needs no generator state."""
         seed = derive(self.settings.seed, "search", level, number)
         seed_pass(seed, self.device)
-        self.supernet.mix(self.mixing_probs(step, torch.Generator().manual_seed(seed)))
+        if step < self.open_steps:
+            self.supernet.open()
+        elif step < self.settings.steps:  # after that, in a play-off, one architecture has been drawn
+            self.supernet.mix(self.mixing_probs(step, torch.Generator().manual_seed(seed)))
         # Dropout is for the weights; the architecture is judged as it would be used.
         self.model.train(level == "lower")
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
@@ -272,7 +454,8 @@ class _Search:
 
     def _tilt(self, step: int) -> Tensor:
         allowed = self.logits.masked_fill(self.forbidden, -torch.inf)
-        return hold_budget(allowed, self.costs, self.budget, self.distribution_temperature(step))
+        temperature = self.distribution_temperature(step)
+        return self.relaxation.scores(allowed, lambda s: hold_budget(s, self.costs, self.budget, temperature))
 
     def distribution_temperature(self, step: int) -> float:
         """Temperature of the distribution that the logits stand for."""
@@ -289,7 +472,7 @@ class _Search:
     def observe(self, report: StepReport) -> dict[str, float]:
         """Record a snapshot and return the step's metrics."""
         probs = self.distribution(report.step)
-        self.trace.add(report.step, probs)
+        self.trace.add(report.step, probs, last=self.ends(report.step + 1))
         entropy = torch.special.entr(probs).sum(dim=-1).mean()
         metrics = {
             "search/lower_loss": report.lower_loss,
@@ -300,11 +483,15 @@ class _Search:
         }
         if report.upper_loss is not None:
             metrics["search/upper_loss"] = report.upper_loss
+        if self.loop.stopped and self.ends(report.step + 1):
+            metrics["search/stopped"] = 1.0
         return metrics
 
     def save(self, path: Path) -> None:
-        trace = {f"trace.{index}": probs for index, probs in enumerate(self.trace.probs)}
-        save_tensors(path, {**self.loop.state_tensors(), **trace}, {"trace_steps": self.trace.steps})
+        tensors = {f"trace.{index}": probs for index, probs in enumerate(self.trace.probs)}
+        if self.energy is not None:
+            tensors["energy"] = self.energy
+        save_tensors(path, {**self.loop.state_tensors(), **tensors}, {"trace_steps": self.trace.steps})
 
     def load(self, path: Path) -> None:
         tensors, info = load_tensors(path)
@@ -314,6 +501,7 @@ class _Search:
             raise InputError(
                 f"{path}: belongs to another search ({error}); remove it to begin this phase anew."
             ) from error
+        self.energy = tensors.get("energy")
         self.trace.steps = info["trace_steps"]
         self.trace.probs = [tensors[f"trace.{index}"] for index in range(len(self.trace.steps))]
 
@@ -333,14 +521,46 @@ class _Search:
             "Lower search.learning_rate or training.learning_rate, or look at that batch."
         )
 
+    def select(self) -> Sequence[int]:
+        """One choice a group, by the selection of the settings; a play-off leaves the weights of its winner behind."""
+        name = self.settings.selection
+        scores = self.relaxation.scores(self.logits.detach().masked_fill(self.forbidden, -torch.inf))
+        if name in SELECTIONS:
+            return SELECTIONS[name](scores, self.costs, self.budget)
+        scores = scores.masked_fill(self.forbidden, 0.0)
+        priors = [scores] if self.energy is None else [scores, self.energy]
+        finals = self._playoff()
+        asked = Finals(
+            self.measure,
+            self.settings.measurements or max(12, round(MEASUREMENTS * self.settings.steps)),
+            torch.Generator().manual_seed(derive(self.settings.seed, "selection")),
+            self.settings.playoff,
+            finals,
+        )
+        picks = MEASURED[name](priors, self.costs, ~self.forbidden, self.budget, asked)
+        finals.settle()
+        return picks
+
+    def _playoff(self) -> PlayOff:
+        """Trains architectures alone, on batches after the search's own; each sees the same ones."""
+        settings = self.settings
+        steps = settings.playoff_steps or max(1, round(PLAYOFF_STEPS * settings.steps))
+        schedule = Schedule(steps, steps, 1, settings.ramp, settings.max_grad_norm, restart=True)
+        problem = replace(self.problem, lower=self._lower(begin=settings.steps))
+        return PlayOff(
+            self.problem.weights,
+            lambda picks: self.supernet.draw(self.space.shapes(picks)),
+            lambda: self._loop(problem, schedule),
+            lambda: self._mean_loss(self.select_batches, PLAYOFF_BATCHES),
+        )
+
     def outcome(self) -> SearchOutcome:
         if not bool((self.logits.detach().abs() > 1e-8).any()):
             raise RunError(
                 "The search moved no architecture logit: it had too few steps (search.steps), or the loss does not "
                 "depend on the searched modules."
             )
-        scores = self.logits.detach().masked_fill(self.forbidden, -torch.inf)
-        picks = SELECTIONS[self.settings.selection](scores, self.costs, self.budget)
+        picks = self.select()
         shapes = self.space.shapes(picks)
         return SearchOutcome(
             shapes=shapes,
@@ -348,9 +568,11 @@ class _Search:
             factors={name: (a.cpu(), b.cpu()) for name, (a, b) in self.supernet.factors(shapes).items()},
             head={name: weight.detach().cpu().clone() for name, weight in self.head.items()},
             logits=self.logits.detach(),
-            probs=self.distribution(self.settings.steps - 1),
+            probs=self.distribution(self.loop.step - 1),
             trajectory=torch.stack(self.trace.probs),
             trajectory_steps=self.trace.steps,
+            steps=self.loop.step,
+            stopped=self.stopped,
         )
 
 
@@ -360,32 +582,3 @@ def _read_every(device: torch.device, checkpoint_every: int) -> int:
     All are read where a checkpoint is due: it must hold no step that was not looked at.
     """
     return 1 if device.type == "cpu" else math.gcd(READ_EVERY, checkpoint_every)
-
-
-@contextlib.contextmanager
-def _prepared(
-    model: nn.Module, space: SearchSpace, settings: SearchSettings, head: Sequence[str]
-) -> Iterator[tuple[Supernet, dict[str, nn.Parameter]]]:
-    """Freeze the model but for its head and inject the supernet; undo all of it at the end."""
-    required = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    training = model.training
-    head_weights = {
-        f"{module}.{name}": parameter
-        for module in head
-        for name, parameter in model.get_submodule(module).named_parameters()
-    }
-    initial = {name: parameter.detach().clone() for name, parameter in head_weights.items()}
-    model.requires_grad_(False)
-    for parameter in head_weights.values():
-        parameter.requires_grad_(True)
-    supernet = Supernet(model, space, settings.sharing, derive(settings.seed, "supernet"))
-    try:
-        yield supernet, head_weights
-    finally:
-        supernet.remove()
-        with torch.no_grad():
-            for name, parameter in head_weights.items():
-                parameter.copy_(initial[name])
-        for parameter, requires_grad in required.items():
-            parameter.requires_grad_(requires_grad)
-        model.train(training)

@@ -20,6 +20,7 @@ class Granularity(Enum):
 class RelaxationName(Enum):
     softmax = "softmax"
     gumbel = "gumbel"
+    dirichlet = "dirichlet"
 
 
 class Sharing(Enum):
@@ -36,8 +37,22 @@ class HypergradientName(Enum):
 
 
 class SelectionName(Enum):
+    surrogate = "surrogate"
+    perturbation = "perturbation"
+    playoff = "playoff"
     budgeted = "budgeted"
     argmax = "argmax"
+
+
+class Start(Enum):
+    spectral = "spectral"
+    level = "level"
+
+
+class Stop(Enum):
+    none = "none"
+    entropy = "entropy"
+    curvature = "curvature"
 
 
 class Init(Enum):
@@ -130,7 +145,7 @@ class BudgetConfig:
 @dataclass
 class RelaxationConfig:
     name: RelaxationName = RelaxationName.softmax
-    sharing: Sharing = Sharing.full
+    sharing: Sharing = Sharing.per_nblocks  # full: block counts share their factors; for search.start=level alone
     temperature_start: float = 1.0
     temperature_end: float = 0.2
 
@@ -142,17 +157,27 @@ class HypergradientConfig:
 
 @dataclass
 class SelectionConfig:
-    name: SelectionName = SelectionName.budgeted
+    name: SelectionName = SelectionName.surrogate
 
 
 @dataclass
 class SearchConfig:
     steps: int | None = None  # weight steps; null: steps_fraction of the final fine-tune's
-    steps_fraction: float = 0.4  # of the final fine-tune's optimizer steps
-    warmup: float = 0.2  # fraction of the weight steps before the first architecture step
+    steps_fraction: float = 0.65  # of the final fine-tune's optimizer steps
+    start: Start = Start.spectral  # logits from closed-form scores of what the warm-up learns; level: from zero
+    warmup: float | None = None  # fraction of the weight steps before the first architecture step; null: 1, level: 0.2
     every: int = 2  # weight steps between architecture steps
     arch_learning_rate: float = 0.1
     learning_rate: float | None = None  # of the weights; null: training.learning_rate
+    measurements: int | None = (
+        None  # architectures whose loss a selection measures; null: 0.15 of the steps, 12 or more
+    )
+    playoff: int = 4  # architectures that selection=playoff trains alone
+    playoff_steps: int | None = None  # weight steps of each of them; null: 0.05 of the search's
+    stop: Stop = Stop.none  # ends the architecture steps before their time, and selects
+    stop_entropy: float = 0.05  # stop=entropy: below so many nats, mean over the groups
+    stop_curvature: float = 1.3  # stop=curvature: once a moving average is above so many times its earlier value
+    stop_every: int = 5  # architecture steps between looks at the curvature, of six gradients each
     checkpoint_every: int = 50  # weight steps
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from morenas.errors import InputError
 from morenas.launch import launch
 from morenas.rundir import RunDirectory
-from morenas.schema import Compare, Init, RunConfig, SearchRunConfig, Source
+from morenas.schema import Compare, Init, RunConfig, SearchRunConfig, Sharing, Source, Start
 
 if TYPE_CHECKING:
     from morenas.api import SearchOutcome, SearchSettings
@@ -122,8 +122,9 @@ def run_search(
             run.pretrained.head,
             checkpoint=run.directory.checkpoints / "search.safetensors",
             observer=run.observer,
+            select_batches=Batches(run.encoded.select, tokenizer, size, derive(config.seed, "search", "select")),
         )
-        measured.steps = settings.steps
+        measured.steps = outcome.steps
     return outcome, settings
 
 
@@ -135,15 +136,10 @@ def search_settings(config: SearchRunConfig, final_steps: int) -> SearchSettings
     if not 0 < given.steps_fraction < math.inf:
         raise InputError(f"search.steps_fraction={given.steps_fraction}: must be above 0, and finite.")
     steps = given.steps if given.steps is not None else max(10, round(given.steps_fraction * final_steps))
-    if not 0 <= given.warmup < 1:
-        raise InputError(
-            f"search.warmup={given.warmup}: a fraction of the search's steps, at least 0 and below 1; else no "
-            "architecture step would be taken."
-        )
     return SearchSettings(
         steps=steps,
-        # Adapters start as zero and give the logits no gradient before the weights' first step.
-        warmup=max(1, min(round(given.warmup * steps), steps - 1)),
+        warmup=warmup_steps(config, steps),
+        start=given.start.value,
         every=given.every,
         learning_rate=training.learning_rate if given.learning_rate is None else given.learning_rate,
         weight_decay=training.weight_decay,
@@ -157,10 +153,46 @@ def search_settings(config: SearchRunConfig, final_steps: int) -> SearchSettings
         temperature_end=config.relaxation.temperature_end,
         hypergradient=config.hypergradient.name.value,
         selection=config.selection.name.value,
+        measurements=given.measurements,
+        playoff=given.playoff,
+        playoff_steps=given.playoff_steps,
+        stop=given.stop.value,
+        stop_entropy=given.stop_entropy,
+        stop_curvature=given.stop_curvature,
+        stop_every=given.stop_every,
         checkpoint_every=given.checkpoint_every,
         bf16=training.bf16,
         seed=config.seed,
     )
+
+
+def warmup_steps(config: SearchRunConfig, steps: int) -> int:
+    """Weight steps of the warm-up; at least one.
+
+    Raises:
+        InputError: If the fraction is out of range, or block counts that share factors are to start from a spectrum.
+    """
+    if config.search.start is Start.spectral:
+        if config.relaxation.sharing is Sharing.full:
+            raise InputError(
+                "relaxation.sharing=full with search.start=spectral: every block count takes its own factors from what "
+                "the warm-up learns. Use relaxation.sharing=per_nblocks, or search.start=level."
+            )
+        share = 1.0 if config.search.warmup is None else config.search.warmup
+        if not 0 < share <= 1:
+            raise InputError(
+                f"search.warmup={share}: with search.start=spectral a fraction of the search's steps above 0 and at "
+                "most 1; 1, or null, takes no architecture step. search.start=level may go without a warm-up."
+            )
+        return max(1, min(round(share * steps), steps))
+    share = 0.2 if config.search.warmup is None else config.search.warmup
+    if not 0 <= share < 1:
+        raise InputError(
+            f"search.warmup={share}: with search.start=level a fraction of the search's steps, at least 0 and below 1; "
+            "else no architecture step would be taken."
+        )
+    # Adapters start as zero and give the logits no gradient before the weights' first step.
+    return max(1, min(round(share * steps), steps - 1))
 
 
 def describe(
@@ -180,6 +212,8 @@ def describe(
         budget={"params": budget.params, "request": dict(budget.request)},
         search={
             **asdict(settings),
+            "steps_taken": outcome.steps,
+            "stopped": outcome.stopped,
             "choices": [str(choice) for choice in space.choices],
             "groups": len(space.groups),
             "task": run.task.spec.name,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from enum import Enum
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from morenas.api import NAMES, STARTS
 from morenas.config import config_directory, register_schemas, to_config
-from morenas.schema import FinetuneRunConfig, SearchRunConfig
+from morenas.schema import FinetuneRunConfig, RelaxationName, SearchRunConfig, SelectionName, Start, Stop
+from morenas.search import search_settings
+from morenas.supernet import RELAXATIONS
 
 CONFIGS = Path(config_directory())
 FILES = sorted(path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.rglob("*.yaml"))
@@ -101,3 +106,38 @@ def test_schema_and_yaml_agree_on_what_there_is() -> None:
     typed = OmegaConf.structured(SearchRunConfig)
     for group in SEARCH_ONLY - {"experiment"}:
         assert group in typed
+
+
+@pytest.mark.parametrize(
+    ("given", "warmup"),
+    [
+        ([], 10),
+        (["search.warmup=1"], 10),
+        (["search.warmup=0.01"], 1),
+        (["search.warmup=0.34"], 3),
+        (["search.start=level"], 2),
+        (["search.start=level", "search.warmup=0"], 1),
+        (["search.start=level", "search.warmup=0.99"], 9),
+    ],
+)
+def test_the_warm_up_is_a_share_of_the_steps_that_fits_the_start(given: list[str], warmup: int) -> None:
+    config = composed("search", ["+task=demo", "search.steps=10", *given])
+    assert isinstance(config, SearchRunConfig)
+    settings = search_settings(config, final_steps=100)
+    assert (settings.steps, settings.warmup) == (10, warmup)
+
+
+def test_by_default_a_search_takes_two_thirds_of_the_final_steps_and_all_are_warm_up() -> None:
+    config = composed("search", ["+task=demo"])
+    assert isinstance(config, SearchRunConfig)
+    settings = search_settings(config, final_steps=200)
+    assert (settings.steps, settings.warmup, settings.start) == (130, 130, "spectral")
+    assert (settings.sharing, settings.selection, settings.measurements) == ("per_nblocks", "surrogate", None)
+
+
+@pytest.mark.parametrize(
+    ("typed", "known"),
+    [(Start, STARTS), (Stop, NAMES["stop"]), (RelaxationName, RELAXATIONS), (SelectionName, NAMES["selection"])],
+)
+def test_schema_and_library_name_the_same(typed: type[Enum], known: Collection[str]) -> None:
+    assert {name.value for name in typed} == set(known)

@@ -21,6 +21,20 @@ LAYERS: dict[str, set[str]] = {
     "models": BASE,
     "training": {"tasks", "models", "adapters", "space", "monarch", "tracking"} | BASE,
     "tracking": BASE,
+    "benchmark": {
+        "monarch",
+        "bilevel",
+        "adapters",
+        "space",
+        "supernet",
+        "selection",
+        "tasks",
+        "models",
+        "training",
+        "tracking",
+        "api",
+    }
+    | BASE,
 }
 """What each package of the library may import of the others."""
 ENTRY_POINTS = {"search", "finetune", "launch", "config", "usage", "compare"}

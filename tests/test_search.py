@@ -39,7 +39,7 @@ def words(tiny_task: Path, tiny_model: Path, tmp_path: Path) -> list[str]:
 def test_leaves_what_the_output_contract_names(
     reporting_command: CommandLine, words: list[str], tmp_path: Path
 ) -> None:
-    done = reporting_command("search", *words, "compare=lora")
+    done = reporting_command("search", *words, "search.warmup=0.2", "compare=lora")
     assert done.status == 0, done.err
     directory = tmp_path / "run"
     architecture, results = read(directory / "architecture.json"), read(directory / "results.json")
@@ -69,6 +69,9 @@ def test_leaves_what_the_output_contract_names(
     assert trajectory["probs"].shape[1:] == (len(trajectory["groups"]), len(trajectory["choices"]))
     assert set(architecture["modules"]) <= set(trajectory["groups"].tolist())
     assert results["data"]["fingerprint"] == architecture["search"]["data_fingerprint"]
+    said = architecture["search"]
+    assert (said["start"], said["selection"], said["steps"], said["warmup"]) == ("spectral", "surrogate", 10, 2)
+    assert (said["measurements"], said["steps_taken"], said["stopped"]) == (None, 10, "")
     assert {path.name for path in (directory / "adapter").iterdir()} >= {
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -128,10 +131,16 @@ def test_a_finetune_repeats_the_found_architecture(
 @pytest.mark.parametrize(
     "extra",
     [
-        ["relaxation=gumbel"],
-        ["relaxation.sharing=per_nblocks"],
-        ["hypergradient=single_level"],
+        ["relaxation=gumbel", "search.start=level"],
+        ["relaxation=dirichlet", "search.warmup=0.5"],
+        ["relaxation.sharing=full", "search.start=level"],
+        ["hypergradient=single_level", "search.start=level"],
+        ["search.start=level", "selection=budgeted"],
+        ["search.stop=entropy", "search.stop_entropy=9", "search.warmup=0.5"],
+        ["search.stop=curvature", "search.stop_every=1", "search.start=level"],
         ["selection=argmax"],
+        ["selection=perturbation", "search.measurements=5"],
+        ["selection=playoff", "search.playoff=2", "search.playoff_steps=2"],
         ["space.granularity=layer", "training.init=fresh"],
         ["budget=custom", "budget.params=900"],
         ["training.gradient_accumulation=2"],
@@ -147,6 +156,19 @@ def test_every_choice_runs_and_keeps_the_budget(
     assert done.status == 0, done.err
     results = read(tmp_path / "run" / "results.json")
     assert results["methods"][0]["adapter_params"] <= results["budget"]["params"]
+
+
+def test_a_search_that_a_guard_stopped_says_so_and_goes_on_to_the_fine_tune(
+    command: CommandLine, words: list[str], tmp_path: Path
+) -> None:
+    stop = ["search.stop=entropy", "search.stop_entropy=9", "search.warmup=0.5"]
+    done = command("search", *words, *stop)
+    assert done.status == 0, done.err
+    assert "The search stopped after 6 of 10 steps: the entropy is" in " ".join(done.out.split())
+    said = read(tmp_path / "run" / "architecture.json")["search"]
+    assert (said["stop"], said["steps_taken"]) == ("entropy", 6) and "below 9" in said["stopped"]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "search" / "metrics.jsonl").read_text().splitlines()]
+    assert [line.get("search/stopped") for line in lines] == [None] * 5 + [1.0]
 
 
 def test_where_nothing_is_worth_an_adapter_the_head_is_trained_and_no_lora_compared(

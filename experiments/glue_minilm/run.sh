@@ -27,8 +27,11 @@ job() {
     "$@" &
 }
 
+# The search as it was when the table was made.
+level=(search.start=level relaxation.sharing=full selection=budgeted search.steps_fraction=0.4)
+
 pair() {
-    run search "$@" found training.learning_rate=2e-3 compare=lora comparison.learning_rate=1e-3
+    run search "$@" found "${level[@]}" training.learning_rate=2e-3 compare=lora comparison.learning_rate=1e-3
     run finetune "$@" lora32 method=lora method.rank=32 training.learning_rate=5e-4
 }
 
@@ -38,7 +41,7 @@ control() {
 
 if [ "${2:-}" = cost ]; then
     for pair in 0 1 2; do
-        run search mrpc 1 "$pair" found training.learning_rate=2e-3 training.max_steps=60
+        run search mrpc 1 "$pair" found "${level[@]}" training.learning_rate=2e-3 training.max_steps=60
         run finetune mrpc 1 "$pair" lora32 method=lora method.rank=32 training.learning_rate=5e-4 training.max_steps=60
     done
     exit

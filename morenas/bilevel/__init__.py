@@ -1,6 +1,7 @@
 """Bilevel optimization on closures: architecture logits above, weights below. Knows nothing of adapters."""
 
-from morenas.bilevel.budget import expected_cost, hold_budget
+from morenas.bilevel.budget import expected_cost, hold_budget, sharpened
+from morenas.bilevel.guards import CurvatureGuard, EntropyGuard, Guard
 from morenas.bilevel.hypergradients import HYPERGRADIENTS, Hypergradient, MixedLevel, Neumann, Unrolled, exact
 from morenas.bilevel.loop import BilevelLoop, Schedule, StepReport
 from morenas.bilevel.problem import BilevelProblem, Level, NonFiniteLoss, Step, StepLosses
@@ -12,6 +13,9 @@ __all__ = [
     "BilevelLoop",
     "BilevelProblem",
     "CentralDifference",
+    "CurvatureGuard",
+    "EntropyGuard",
+    "Guard",
     "Hypergradient",
     "Level",
     "MixedLevel",
@@ -28,4 +32,5 @@ __all__ = [
     "exact",
     "expected_cost",
     "hold_budget",
+    "sharpened",
 ]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 BISECTIONS = 60
+NEAREST = 0.01
 
 
 def expected_cost(probs: Tensor, costs: Tensor) -> Tensor:
@@ -83,3 +84,38 @@ def _differentiable(price: float, logits: Tensor, costs: Tensor, temperature: fl
         return torch.tensor(price, dtype=torch.float64, device=logits.device)
     cost = expected_cost(probs, costs)
     return price + (cost - cost.detach()) / slope
+
+
+def sharpened(scores: Tensor, costs: Tensor, budget: float, entropy: float) -> Tensor:
+    """Scores as logits: multiplied so that, held within the budget, their mean entropy a group is ``entropy`` nats.
+
+    The entropy falls as the factor rises, from that of level scores to what ties leave, and the choices that share the
+    budget's last parameters. Nearer to that limit than ``NEAREST`` of the range the factor would grow without bound
+    and nothing could move the logits again, so that it stops there.
+
+    Args:
+        scores: Shape ``(groups, choices)``; ``-inf`` forbids a choice.
+        costs: As ``hold_budget`` takes them.
+        budget: Largest expected total cost.
+        entropy: Mean over the groups, in nats.
+    Returns:
+        Logits of the same shape, float32; the largest of every group is 0.
+    Raises:
+        ValueError: If the cheapest allowed choices together cost more than the budget.
+    """
+    scores = scores.double()
+    # A softmax does not see what a group's scores have in common, and float32 would spend its digits on it.
+    scores = scores - scores.amax(dim=1, keepdim=True).nan_to_num(neginf=0.0)
+    unit = float(scores.masked_fill(~scores.isfinite(), 0.0).abs().max()) or 1.0
+
+    def mean_entropy(sharpness: float) -> float:
+        probs = torch.softmax(hold_budget(scores / unit * sharpness, costs, budget), dim=-1)
+        return float(torch.special.entr(probs).sum(dim=-1).mean())
+
+    low, high = -10.0, 20.0  # powers of two
+    level, limit = mean_entropy(2**low), mean_entropy(2**high)
+    entropy = max(entropy, limit + NEAREST * (level - limit))
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if mean_entropy(2**middle) > entropy else (low, middle)
+    return (scores / unit * 2**low).float()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from morenas.bilevel.guards import Guard
 from morenas.bilevel.hypergradients import Hypergradient
 from morenas.bilevel.problem import BilevelProblem, Step, StepLosses
 from morenas.bilevel.weight_step import WeightStep
@@ -23,6 +24,8 @@ class Schedule:
         warmup: Lower steps before the first upper step: a zero-initialised factor gives no architecture gradient.
         every: Lower steps between upper steps.
         ramp: Share of the steps over which the lower learning rate rises linearly; then it falls by a cosine.
+        restart: Whether the warm-up is a search phase of its own: the lower learning rate runs through ramp and cosine
+            in it and once more after it, and there may be nothing after it.
         max_grad_norm: Gradients of the weights are clipped to this norm; 0 for no clipping.
     """
 
@@ -31,6 +34,7 @@ class Schedule:
     every: int
     ramp: float = 0.06
     max_grad_norm: float = 1.0
+    restart: bool = False
 
     def upper_steps(self) -> int:
         """Upper steps in all."""
@@ -50,10 +54,18 @@ class Schedule:
 
     def lower_factor(self, step: int) -> float:
         """Factor on the lower learning rate at ``step``."""
-        ramp = max(1, round(self.ramp * self.steps))
-        if step < ramp:
-            return (step + 1) / ramp
-        return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, self.steps - ramp)))
+        start, end = 0, self.steps
+        if self.restart:
+            start, end = (0, self.warmup) if step < self.warmup else (self.warmup, self.steps)
+        return ramp_and_cosine(step - start, end - start, self.ramp)
+
+
+def ramp_and_cosine(step: int, steps: int, ramp: float) -> float:
+    """Factor on a learning rate: linear over the share ``ramp`` of the steps, then a cosine down to zero."""
+    rising = max(1, round(ramp * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
 @dataclass(frozen=True)
@@ -83,8 +95,13 @@ class _Taken:
 class BilevelLoop:
     """Runs a bilevel problem.
 
-    Invariant: the state is (parameters, optimizer state, step number) and nothing else; ``state_tensors`` and
-    ``load_state_tensors`` carry all of it, so that a loop that is stopped and resumed repeats one that never was.
+    Invariant: the state is (parameters, optimizer state, step number, the guard's state) and nothing else;
+    ``state_tensors`` and ``load_state_tensors`` carry all of it, so that a loop that is interrupted and resumed repeats
+    one that never was.
+
+    Attributes:
+        step: The lower step that is next.
+        stopped: Whether a guard has ended the loop before its schedule does.
     """
 
     def __init__(
@@ -95,6 +112,7 @@ class BilevelLoop:
         upper_optimizer: torch.optim.Optimizer,
         schedule: Schedule,
         read_every: int = 1,
+        guard: Guard | None = None,
     ) -> None:
         """Check that each optimizer holds exactly its level's parameters.
 
@@ -102,13 +120,14 @@ class BilevelLoop:
             read_every: Lower steps between readings of the lower losses. 1 finds a loss that is not finite before it
                 reaches any weight, and waits for the device in every step; with more, losses are read then, before
                 every upper step and at the end.
+            guard: Looks after every upper step; where it says stop, the lower step there is the last.
 
         Raises:
             ValueError: If an optimizer holds other tensors than its level, or the schedule never moves the upper level.
         """
         _check_holds("lower", lower_optimizer, problem.weights)
         _check_holds("upper", upper_optimizer, problem.arch)
-        if schedule.upper_steps() == 0:
+        if schedule.upper_steps() == 0 and not schedule.restart:
             raise ValueError(
                 f"A schedule of {schedule.steps} steps with a warm-up of {schedule.warmup} takes no upper step: "
                 "nothing would be searched."
@@ -118,17 +137,22 @@ class BilevelLoop:
         self.optimizers = {"lower": lower_optimizer, "upper": upper_optimizer}
         self.schedule = schedule
         self.read_every = read_every
+        self.guard = guard
+        self.stopped = False
         self._unread: list[_Taken] = []
         self.base_rates = [group["lr"] for group in lower_optimizer.param_groups]
         self.step = 0
 
-    def run(self, after_step: Callable[[StepReport], None] = lambda report: None) -> None:
+    def run(self, after_step: Callable[[StepReport], None] = lambda report: None, until: int | None = None) -> None:
         """Take the steps that remain; ``after_step`` is called for each, in order, once its losses are read.
 
+        Args:
+            until: Lower step to stop before; None for the last.
         Raises:
             NonFiniteLoss: If a loss is NaN or infinite.
         """
-        while self.step < self.schedule.steps:
+        end = self.schedule.steps if until is None else until
+        while self.step < end and not self.stopped:
             upper, rate = None, self._set_rates()
             if self.schedule.is_upper(self.step):
                 self._report(after_step)
@@ -136,7 +160,7 @@ class BilevelLoop:
             lower = self._lower_step()
             self._unread.append(_Taken(self.step, lower, upper, rate))
             self.step += 1
-            if self.step % self.read_every == 0 or self.step == self.schedule.steps:
+            if self.step % self.read_every == 0 or self.step == end or self.stopped:
                 self._report(after_step)
 
     def _report(self, after_step: Callable[[StepReport], None]) -> None:
@@ -151,6 +175,7 @@ class BilevelLoop:
         losses, grads = self.hypergradient(self.problem, step)
         losses.read()  # the architecture decides what comes next: nothing that is not finite may reach it
         self._apply("upper", self.problem.arch, grads)
+        self.stopped = self.guard is not None and self.guard.look(self.problem, step.upper, step.lower)
         return losses
 
     def _set_rates(self) -> float:
@@ -178,6 +203,9 @@ class BilevelLoop:
     def state_tensors(self) -> dict[str, Tensor]:
         """The whole state as named tensors."""
         state: dict[str, Tensor] = {"step": torch.tensor(self.step)}
+        if self.guard is not None:
+            state["stopped"] = torch.tensor(self.stopped)
+            state |= {f"guard.{key}": value for key, value in self.guard.state_tensors().items()}
         for level, tensors in (("lower", self.problem.weights), ("upper", self.problem.arch)):
             for index, tensor in enumerate(tensors):
                 state[f"{level}.{index}"] = tensor.detach()
@@ -206,6 +234,10 @@ class BilevelLoop:
                     for key, value in entries.items()
                 }
         self.step = int(state["step"])
+        if self.guard is not None:
+            self.stopped = bool(state["stopped"])
+            kept = {key.removeprefix("guard."): value for key, value in state.items() if key.startswith("guard.")}
+            self.guard.load_state_tensors(kept)
 
 
 def _check_holds(level: str, optimizer: torch.optim.Optimizer, tensors: object) -> None:

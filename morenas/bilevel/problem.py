@@ -145,12 +145,24 @@ class BilevelProblem:
     @contextmanager
     def weights_at(self, values: Sequence[Tensor]) -> Iterator[None]:
         """Meanwhile the weights hold ``values``; then, bit for bit and come what may, what they held before."""
-        kept = [weight.detach().clone() for weight in self.weights]
-        try:
-            _fill(self.weights, values)
+        with _holding(self.weights, values):
             yield
-        finally:
-            _fill(self.weights, kept)
+
+    @contextmanager
+    def arch_at(self, values: Sequence[Tensor]) -> Iterator[None]:
+        """The same for the architecture parameters."""
+        with _holding(self.arch, values):
+            yield
+
+
+@contextmanager
+def _holding(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> Iterator[None]:
+    kept = [tensor.detach().clone() for tensor in tensors]
+    try:
+        _fill(tensors, values)
+        yield
+    finally:
+        _fill(tensors, kept)
 
 
 @torch.no_grad()

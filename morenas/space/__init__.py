@@ -3,5 +3,15 @@
 from morenas.space.architecture import Architecture, ModuleShape
 from morenas.space.budget import Budget, lora_parameters
 from morenas.space.choices import Choice, SearchSpace, build_space
+from morenas.space.sampling import sample_architecture
 
-__all__ = ["Architecture", "Budget", "Choice", "ModuleShape", "SearchSpace", "build_space", "lora_parameters"]
+__all__ = [
+    "Architecture",
+    "Budget",
+    "Choice",
+    "ModuleShape",
+    "SearchSpace",
+    "build_space",
+    "lora_parameters",
+    "sample_architecture",
+]

@@ -1,8 +1,19 @@
 """The relaxed search space: one layer that holds every candidate, and the probabilities that mix them."""
 
+from morenas.supernet.cohort import Cohort
 from morenas.supernet.grid import SHARINGS
 from morenas.supernet.inject import Supernet
 from morenas.supernet.layer import SupernetLinear
-from morenas.supernet.relaxation import RELAXATIONS, Gumbel, Relaxation, Softmax
+from morenas.supernet.relaxation import RELAXATIONS, Dirichlet, Gumbel, Relaxation, Softmax
 
-__all__ = ["RELAXATIONS", "SHARINGS", "Gumbel", "Relaxation", "Softmax", "Supernet", "SupernetLinear"]
+__all__ = [
+    "RELAXATIONS",
+    "SHARINGS",
+    "Cohort",
+    "Dirichlet",
+    "Gumbel",
+    "Relaxation",
+    "Softmax",
+    "Supernet",
+    "SupernetLinear",
+]

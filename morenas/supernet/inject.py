@@ -54,6 +54,16 @@ class Supernet:
                 else:
                     self.layers[name].draw(self.space.choices[index])
 
+    def open(self) -> None:
+        """Let every slot of every layer take part with weight 1 in the passes to come."""
+        for layer in self.layers.values():
+            layer.open()
+
+    def draw(self, shapes: Mapping[str, Choice]) -> None:
+        """Take one architecture in the passes to come; modules that it does not name go without an adapter."""
+        for name, layer in self.layers.items():
+            layer.draw(Choice(*shapes.get(name, (1, 0))))
+
     def factors(self, shapes: Mapping[str, Choice]) -> dict[str, tuple[Tensor, Tensor]]:
         """The trained blocks of an architecture, as discrete adapters under the cyclic link take them."""
         return {name: self.layers[name].factors(Choice(*shape)) for name, shape in shapes.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from morenas.monarch import Link, add_to, cast_for_autocast, linked_product, multiply
+from morenas.monarch import Link, add_to, block_sizes, cast_for_autocast, linked_product, multiply
 from morenas.space.choices import Choice
 from morenas.supernet.grid import SHARINGS, Grid, block_counts, link_masks, rank_gates
-from morenas.supernet.merged import merged_linear, merging_is_cheaper
+from morenas.supernet.merged import merged_linear, merging_is_cheaper, written_out
 
 
 class SupernetLinear(nn.Module):
@@ -92,9 +92,28 @@ class SupernetLinear(nn.Module):
         """Take one candidate with probability 1 in the passes to come; only its slots are computed."""
         self._link, self._drawn = None, choice
 
+    def open(self) -> None:
+        """Let every slot of every block count take part with weight 1 in the passes to come."""
+        self._link, self._drawn = self._linked(torch.ones_like(self.gates[0])), None
+
+    @torch.no_grad()
+    def change(self) -> Tensor:
+        """What the layer adds to the frozen weight, written out: shape ``(m, n)``.
+
+        Raises:
+            RuntimeError: Where the last of ``mix``, ``open`` and ``draw`` was ``draw``, or none was called.
+        """
+        if self._link is None:
+            raise RuntimeError("SupernetLinear.change() writes out a mixture: call mix() or open() first, not draw()")
+        return written_out(self.first, self.second, self._link, self.grid)
+
     def link_tensor(self, probs: Tensor) -> Tensor:
         """``T[slot, l, c]``: how much of slot's value in input cell c reaches output class l."""
-        usage = (probs @ self.gates).view(len(self.counts), self.max_rank)
+        return self._linked(probs @ self.gates)
+
+    def _linked(self, usage: Tensor) -> Tensor:
+        """The link tensor where slot j of count i has the weight ``usage[i * max_rank + j]``."""
+        usage = usage.view(len(self.counts), self.max_rank)
         masks = link_masks(self.grid, self.choices, self.gates.dtype, self.gates.device)
         if self.sharing == "full":
             return torch.einsum("ij,ijlc->jlc", usage, masks)
@@ -105,7 +124,7 @@ class SupernetLinear(nn.Module):
         if self._drawn is not None:
             return self._discrete(x, self._drawn)
         if self._link is None:
-            raise RuntimeError("SupernetLinear was called before mix() set its mixing probabilities")
+            raise RuntimeError("SupernetLinear was called before mix(), open() or draw()")
         if self._can_merge(x) and merging_is_cheaper(self.grid, len(self.first), x[..., 0].numel()):
             weight = self.weight.T if isinstance(self.base, Conv1D) else self.weight
             return merged_linear(x, weight, self.bias, self.first, self.second, self._link, self.grid)
@@ -135,6 +154,30 @@ class SupernetLinear(nn.Module):
         blocks, dealt = self.grid.cut(first), self.grid.deal(second).permute(2, 1, 0)
         width = self.grid.out_features
         return add_to(plus, x.dtype, lambda onto: linked_product(x, blocks, link, dealt, width, onto))
+
+    @torch.no_grad()
+    def load(self, blocks: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+        """Take over blocks of the largest rank for every block count: what ``factors`` of that choice then returns.
+
+        Args:
+            blocks: Block count to ``first`` ``(N, max_rank, ceil(n / N))`` and ``second``
+                ``(N, ceil(m / N), max_rank)`` under the cyclic link; padding is dropped.
+        Raises:
+            ValueError: If block counts share their slots, or blocks are missing or of another shape.
+        """
+        if self.sharing != "per_nblocks":
+            raise ValueError(f"sharing={self.sharing!r}: block counts that share slots cannot each take their own.")
+        for count in self.counts:
+            width, height = block_sizes(self.grid.in_features, self.grid.out_features, count)
+            needed = [(count, self.max_rank, width), (count, height, self.max_rank)]
+            came = [tuple(factor.shape) for factor in blocks.get(count, ())]
+            if came != needed:
+                raise ValueError(f"Blocks of nblocks={count} have the shapes {came}; the layer takes {needed}.")
+        for index, count in enumerate(self.counts):
+            slots = slice(index * self.max_rank, (index + 1) * self.max_rank)
+            first, second = blocks[count]
+            self.first[slots] = first.transpose(0, 1).flatten(1)[:, : self.grid.in_features].to(self.first)
+            self.second[slots] = second.permute(2, 1, 0).flatten(1)[:, : self.grid.out_features].to(self.second)
 
     @torch.no_grad()
     def factors(self, choice: Choice) -> tuple[Tensor, Tensor]:

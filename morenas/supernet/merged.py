@@ -26,6 +26,11 @@ def merged_linear(
     return out.view(*x.shape[:-1], -1)
 
 
+def written_out(first: Tensor, second: Tensor, link: Tensor, grid: Grid) -> Tensor:
+    """The relaxed adapter as a dense matrix, shape ``(m, n)``."""
+    return _delta(_linked(first, link, grid), second, grid)
+
+
 def merging_is_cheaper(grid: Grid, slots: int, tokens: int) -> bool:
     """Whether merging takes less time than the adapter beside the frozen layer, by the rule measured in
     ``experiments/speed``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,14 +11,23 @@ from torch import Tensor
 
 
 class Relaxation(Protocol):
-    """Maps logits to mixing probabilities.
+    """Maps logits to mixing probabilities, in two steps: logits to scores, and scores to probabilities.
 
-    ``tempers_logits`` says whether the distribution that the logits stand for is ``softmax(logits / temperature)``
-    or, where the temperature only smooths gradients, ``softmax(logits)``.
+    Between the two, scores are tilted under the budget. ``tempers_logits`` says whether the distribution that scores
+    stand for, the mean of what is drawn, is ``softmax(scores / temperature)`` or, where the temperature only smooths
+    gradients or does nothing, ``softmax(scores)``.
     """
 
     @property
     def tempers_logits(self) -> bool: ...
+
+    def scores(self, logits: Tensor, hold: Callable[[Tensor], Tensor] = lambda scores: scores) -> Tensor:
+        """Scores of the logits, ``(groups, choices)``; ``hold`` tilts scores under the budget."""
+        return hold(logits)
+
+    def logits(self, scores: Tensor) -> Tensor:
+        """Logits that have these scores, up to a constant a group."""
+        return scores
 
     def mixing_probs(self, logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
         """Return probabilities of the shape of ``logits`` ``(groups, choices)``; rows sum to one."""
@@ -25,7 +35,7 @@ class Relaxation(Protocol):
 
 
 @dataclass(frozen=True)
-class Softmax:
+class Softmax(Relaxation):
     """Every candidate takes part, weighted by ``softmax(logits / temperature)``.
 
     Source: Liu et al. 2019 (DARTS), with an annealed temperature.
@@ -38,7 +48,7 @@ class Softmax:
 
 
 @dataclass(frozen=True)
-class Gumbel:
+class Gumbel(Relaxation):
     """One candidate is drawn from ``softmax(logits)``; gradients flow through the softened draw.
 
     Source: Jang et al. 2017, straight-through; Dong and Yang 2019 (GDAS).
@@ -55,4 +65,42 @@ class Gumbel:
         return hard + (soft - soft.detach())
 
 
-RELAXATIONS: dict[str, Relaxation] = {"softmax": Softmax(), "gumbel": Gumbel()}
+@dataclass(frozen=True)
+class Dirichlet(Relaxation):
+    """Probabilities drawn from a Dirichlet distribution of concentrations ``elu(logits) + 1``.
+
+    Scores are logarithms of concentrations: the distribution's mean is their softmax. So tilting them under the budget
+    holds the expected cost of the mean within it, exactly. Each row's total concentration is put back to what it was
+    without the tilt, which leaves the mean alone: the budget does not change how far draws scatter. The temperature
+    does nothing.
+
+    Gradients are those of implicit reparametrization, through independent Gamma draws that are divided by their sum.
+    Concentrations below ``LEAST`` count as that: their draws are zero but for one in thousands of millions.
+
+    Source: Chen et al. 2021 (DrNAS), without its regularizer towards the uniform distribution.
+    """
+
+    tempers_logits: bool = False
+
+    def scores(self, logits: Tensor, hold: Callable[[Tensor], Tensor] = lambda scores: scores) -> Tensor:
+        free = torch.where(logits > 0, logits.clamp(min=0).log1p(), logits)  # log(elu(logits) + 1)
+        held = hold(free)
+        return held + (free.logsumexp(dim=-1, keepdim=True) - held.logsumexp(dim=-1, keepdim=True))
+
+    def logits(self, scores: Tensor) -> Tensor:
+        """As ``Relaxation``; the mean concentration of the choices that are allowed is 1."""
+        allowed = scores.isfinite().sum(dim=-1, keepdim=True)
+        scores = scores - scores.logsumexp(dim=-1, keepdim=True) + allowed.log()
+        return torch.where(scores > 0, scores.clamp(min=0).expm1(), scores)
+
+    def mixing_probs(self, logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+        concentrations = logits.double().exp()
+        with torch.random.fork_rng(devices=[]):  # torch's distributions take no generator
+            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            draws = torch.distributions.Gamma(concentrations.clamp(min=LEAST), 1.0).rsample()
+        draws = draws.masked_fill(logits.isneginf(), 0.0)
+        return (draws / draws.sum(dim=-1, keepdim=True)).to(logits.dtype)
+
+
+LEAST = 1e-9
+RELAXATIONS: dict[str, Relaxation] = {"softmax": Softmax(), "gumbel": Gumbel(), "dirichlet": Dirichlet()}

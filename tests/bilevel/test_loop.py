@@ -313,3 +313,57 @@ def test_learning_rate_rises_then_falls_to_zero_and_progress_covers_the_unit_int
     assert all(later <= earlier for earlier, later in itertools.pairwise(factors[9:]))
     assert factors[-1] < 1e-3
     assert [schedule.progress(step) for step in (0, 20, 99)] == [0.0, 0.0, 1.0]
+
+
+def test_a_warm_up_with_a_schedule_of_its_own_has_a_ramp_and_a_cosine_twice() -> None:
+    schedule = Schedule(100, warmup=60, every=2, ramp=0.1, restart=True)
+    factors = [schedule.lower_factor(step) for step in range(100)]
+    for start, end, rising in ((0, 60, 6), (60, 100, 4)):
+        part = factors[start:end]
+        assert part[:rising] == pytest.approx([(step + 1) / rising for step in range(rising)])
+        assert all(later <= earlier for earlier, later in itertools.pairwise(part[rising - 1 :]))
+        assert part[-1] < 5e-3
+    alone = Schedule(60, warmup=60, every=1, ramp=0.1, restart=True)
+    assert [alone.lower_factor(step) for step in range(60)] == factors[:60]
+
+
+def test_a_warm_up_with_a_schedule_of_its_own_may_be_all_there_is() -> None:
+    quadratic = Quadratic.build(3, 2, 1.0, 0)
+    before = quadratic.arch.detach().clone()
+    reports: list[StepReport] = []
+    loop_on(quadratic, Schedule(7, warmup=7, every=1, restart=True)).run(reports.append)
+    assert [report.upper_loss for report in reports] == [None] * 7
+    assert torch.equal(quadratic.arch, before)
+
+
+@pytest.mark.parametrize("read_every", [1, 4, 100])
+@pytest.mark.parametrize("until", [[0, 5], [5, 5, 9], [3, 20], [20]])
+def test_a_loop_that_pauses_reports_what_it_took_and_goes_on_as_if_it_had_not(
+    until: list[int], read_every: int
+) -> None:
+    schedule = Schedule(20, warmup=5, every=3, restart=True)
+    whole, parts = Quadratic.build(4, 3, 1.0, 4), Quadratic.build(4, 3, 1.0, 4)
+    expected: list[StepReport] = []
+    loop_on(whole, schedule, adam=True).run(expected.append)
+    found: list[StepReport] = []
+    loop = loop_on(parts, schedule, adam=True, read_every=read_every)
+    for step in until:
+        loop.run(found.append, until=step)
+        assert loop.step == len(found) == step
+    loop.run(found.append)
+    assert found == expected
+    assert torch.equal(parts.weights, whole.weights) and torch.equal(parts.arch, whole.arch)
+
+
+@pytest.mark.parametrize("pause", [5, 9])
+def test_resumed_where_it_paused_a_loop_repeats_one_that_never_did(pause: int) -> None:
+    schedule = Schedule(20, warmup=5, every=3, restart=True)
+    whole, first, second = (Quadratic.build(4, 3, 1.0, 4) for _ in range(3))
+    loop_on(whole, schedule, adam=True).run()
+    paused = loop_on(first, schedule, adam=True)
+    paused.run(until=pause)
+    resumed = loop_on(second, schedule, adam=True)
+    resumed.load_state_tensors({key: value.clone() for key, value in paused.state_tensors().items()})
+    resumed.run(until=pause)
+    resumed.run()
+    assert torch.equal(second.weights, whole.weights) and torch.equal(second.arch, whole.arch)

@@ -20,7 +20,9 @@ from morenas.models.load import find_head
 from morenas.schema import HypergradientName
 from morenas.space import build_space
 
-SETTINGS = SearchSettings(steps=12, warmup=4, learning_rate=5e-3, checkpoint_every=3)
+SETTINGS = SearchSettings(
+    steps=12, warmup=4, start="level", sharing="full", selection="budgeted", learning_rate=5e-3, checkpoint_every=3
+)
 AHEAD = ["unrolled", "neumann"]
 
 

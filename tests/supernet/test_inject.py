@@ -115,3 +115,39 @@ def test_factors_come_in_the_shapes_of_the_architecture() -> None:
     name = next(iter(space.modules))
     ((first, second),) = supernet.factors({name: Choice(4, 2)}).values()
     assert (first.shape, second.shape) == ((4, 2, 4), (4, 4, 2))
+
+
+@pytest.mark.parametrize("sharing", SHARINGS)
+def test_drawing_an_architecture_is_mixing_its_one_hot_rows(sharing: str) -> None:
+    model = tiny_classifier("bert")
+    space = build_space(target_linears(model, exclude=find_head(model)), [1, 2, 4], [0, 1, 2], granularity="type")
+    supernet = Supernet(model, space, sharing)
+    with torch.no_grad():
+        for weight in supernet.weights().values():
+            weight.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
+    picks = [index % len(space.choices) for index in range(len(space.groups))]
+    supernet.mix(torch.eye(len(space.choices))[picks])
+    mixed = logits(model)
+    supernet.open()
+    opened = logits(model)
+    supernet.draw(space.shapes(picks))
+    assert torch.equal(logits(model), mixed) and not torch.allclose(opened, mixed)
+    supernet.draw({})
+    assert torch.equal(logits(model), logits(tiny_classifier("bert")))
+
+
+def test_an_open_supernet_adds_to_every_weight_what_change_says() -> None:
+    model = tiny_classifier("gpt2")
+    space = build_space(target_linears(model, exclude=find_head(model)), [1, 2, 4], [0, 1, 2])
+    supernet = Supernet(model, space, "per_nblocks")
+    with torch.no_grad():
+        for weight in supernet.weights().values():
+            weight.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
+    supernet.open()
+    found, changes = logits(model), {name: layer.change() for name, layer in supernet.layers.items()}
+    supernet.remove()
+    with torch.no_grad():
+        for name, change in changes.items():
+            weight = model.get_submodule(name).get_parameter("weight")
+            weight.add_(change.T)  # of Conv1D
+    torch.testing.assert_close(logits(model), found, atol=1e-5, rtol=1e-5)

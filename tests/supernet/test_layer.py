@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from monarch_reference import dense
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
-from morenas.monarch import Link, multiply, to_dense
+from morenas.monarch import Link, multiply, project, to_dense
 from morenas.space import Choice
 from morenas.supernet import SupernetLinear
 
@@ -148,3 +150,132 @@ def test_under_autocast_it_gives_what_the_wrapped_layer_gives() -> None:
     layer.mix(probabilities(POWERS))
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(torch.randn(3, 16)).dtype == layer.base(torch.randn(3, 16)).dtype == torch.bfloat16
+
+
+IRREGULAR = [Choice(1, 0), Choice(2, 1), Choice(3, 4), Choice(5, 2)]
+OPENED = [*SHAPES, (31, 10, IRREGULAR), (4, 40, IRREGULAR), (5, 3, POWERS)]
+
+
+def all_of(layer: SupernetLinear) -> Tensor:
+    """The sum over block counts of their adapters at the largest rank, written out."""
+    n, m = layer.grid.in_features, layer.grid.out_features
+    return sum(
+        (dense(*layer.factors(Choice(count, layer.max_rank)), Link.CYCLIC, n, m) for count in layer.counts),
+        torch.zeros(m, n, dtype=layer.first.dtype),
+    )
+
+
+@pytest.mark.parametrize("sharing", ["full", "per_nblocks"])
+@pytest.mark.parametrize("tokens", [3, 400])
+@pytest.mark.parametrize(("n", "m", "choices"), OPENED)
+def test_open_adds_the_adapters_of_every_block_count_at_the_largest_rank(
+    n: int, m: int, choices: list[Choice], tokens: int, sharing: str
+) -> None:
+    layer = trained_layer(n, m, choices, sharing)
+    layer.open()
+    x = torch.randn(tokens, n, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), layer.base(x) + x @ all_of(layer).T, atol=1e-11, rtol=1e-11)
+
+
+@pytest.mark.parametrize("sharing", ["full", "per_nblocks"])
+@pytest.mark.parametrize(("n", "m", "choices"), OPENED)
+def test_change_is_the_matrix_that_the_pass_adds(n: int, m: int, choices: list[Choice], sharing: str) -> None:
+    layer = trained_layer(n, m, choices, sharing)
+    layer.open()
+    assert not layer.change().requires_grad
+    torch.testing.assert_close(layer.change(), all_of(layer), atol=1e-12, rtol=1e-12)
+    probs = probabilities(choices)
+    layer.mix(probs)
+    expected = enumerated(layer, torch.eye(n, dtype=torch.float64), probs).T
+    torch.testing.assert_close(layer.change(), expected, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("sharing", ["full", "per_nblocks"])
+def test_change_of_whole_numbers_is_exact(sharing: str) -> None:
+    layer = trained_layer(13, 17, POWERS, sharing)
+    with torch.no_grad():
+        layer.first.copy_(torch.randint(-4, 5, layer.first.shape))
+        layer.second.copy_(torch.randint(-4, 5, layer.second.shape))
+    layer.open()
+    assert torch.equal(layer.change(), all_of(layer))
+
+
+def test_open_reaches_every_slot_with_gradients() -> None:
+    layer = trained_layer(16, 24, POWERS, "per_nblocks")
+    layer.open()
+    grads = torch.autograd.grad(
+        layer(torch.randn(5, 16, dtype=torch.float64)).square().sum(), [*layer.parameters()][:2]
+    )
+    assert all((grad.abs().sum(dim=1) > 0).all() for grad in grads)
+
+
+@pytest.mark.parametrize("tokens", [2, 300])
+def test_open_and_drawn_passes_serve_conv1d(tokens: int) -> None:
+    base = Conv1D(24, 16).double()
+    layer = SupernetLinear(base, (16, 24), POWERS, "per_nblocks").double()
+    torch.nn.init.normal_(layer.second)
+    x = torch.randn(tokens, 16, dtype=torch.float64)
+    layer.open()
+    torch.testing.assert_close(layer(x), base(x) + x @ all_of(layer).T)
+    torch.testing.assert_close(layer.change(), all_of(layer))
+    layer.draw(Choice(4, 2))
+    adapter = dense(*layer.factors(Choice(4, 2)), Link.CYCLIC, 16, 24)
+    torch.testing.assert_close(layer(x), base(x) + x @ adapter.T)
+
+
+def test_change_of_a_half_precision_layer_is_float32() -> None:
+    layer = SupernetLinear(nn.Linear(8, 8, dtype=torch.bfloat16), (8, 8), POWERS)
+    layer.open()
+    assert layer.change().dtype == torch.float32
+
+
+@pytest.mark.parametrize("last", ["nothing", "draw"])
+def test_change_without_a_mixture_is_refused(last: str) -> None:
+    layer = trained_layer(16, 24, POWERS, "full")
+    if last == "draw":
+        layer.open()
+        layer.draw(Choice(2, 1))
+    with pytest.raises(RuntimeError, match="open"):
+        layer.change()
+
+
+@pytest.mark.parametrize(("n", "m", "choices"), OPENED)
+def test_loaded_blocks_are_what_is_drawn_and_what_factors_return(n: int, m: int, choices: list[Choice]) -> None:
+    layer = trained_layer(n, m, choices, "per_nblocks")
+    target = torch.randn(m, n, dtype=torch.float64)
+    blocks = {count: project(target, count, layer.max_rank, Link.CYCLIC) for count in layer.counts}
+    layer.load(blocks)
+    x = torch.randn(4, n, dtype=torch.float64)
+    for choice in choices[1:]:
+        first, second = blocks[choice.nblocks]
+        first, second = first[:, : choice.blk_r], second[:, :, : choice.blk_r]
+        found = layer.factors(choice)
+        assert torch.equal(found[0], first) and torch.equal(found[1], second)
+        layer.draw(choice)
+        expected = layer.base(x) + x @ dense(first, second, Link.CYCLIC, n, m).T
+        torch.testing.assert_close(layer(x), expected, atol=1e-12, rtol=1e-12)
+    layer.open()
+    torch.testing.assert_close(layer.change(), all_of(layer), atol=1e-12, rtol=1e-12)
+
+
+def test_loading_drops_what_lies_in_the_padding() -> None:
+    layer = trained_layer(13, 17, MIXED, "per_nblocks")
+    ones = {
+        count: (torch.ones(count, 4, -(-13 // count)), torch.ones(count, -(-17 // count), 4)) for count in (1, 3, 4)
+    }
+    layer.load(ones)
+    first, second = layer.factors(Choice(4, 4))
+    assert float(first.sum()) == 13 * 4 and float(second.sum()) == 17 * 4
+
+
+def test_blocks_that_do_not_fit_are_refused_and_change_nothing() -> None:
+    shared, layer = (trained_layer(16, 24, POWERS[:9], sharing) for sharing in ("full", "per_nblocks"))
+    blocks = {count: project(torch.randn(24, 16), count, 6, Link.CYCLIC) for count in (1, 2)}
+    with pytest.raises(ValueError, match="sharing='full'"):
+        shared.load(blocks)
+    before = layer.first.detach().clone(), layer.second.detach().clone()
+    first, second = blocks[2]
+    for wrong in ({1: blocks[1]}, {**blocks, 2: (first[:, :1], second[:, :, :1])}, {**blocks, 2: blocks[1]}):
+        with pytest.raises(ValueError, match="nblocks=2"):
+            layer.load(wrong)
+    assert torch.equal(layer.first, before[0]) and torch.equal(layer.second, before[1])

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
-from morenas.supernet import RELAXATIONS, Gumbel, Softmax
+from morenas.bilevel import expected_cost, hold_budget
+from morenas.supernet import RELAXATIONS, Dirichlet, Gumbel, Softmax
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -47,3 +49,81 @@ def test_gumbel_gradient_is_that_of_the_softened_draw() -> None:
     soft = torch.softmax((logits + noise.float()) / 2.0, dim=-1)
     (expected,) = torch.autograd.grad((soft * weights).sum(), logits)
     torch.testing.assert_close(grad, expected)
+
+
+def dirichlet_mean(logits: Tensor) -> Tensor:
+    concentrations = torch.nn.functional.elu(logits) + 1
+    return concentrations / concentrations.sum(dim=1, keepdim=True)
+
+
+def test_dirichlet_draws_have_the_mean_and_the_variance_of_their_concentrations() -> None:
+    logits = torch.tensor([-1.5, 0.0, 2.0])
+    draws = Dirichlet().mixing_probs(Dirichlet().scores(logits.repeat(20_000, 1)), 1.0, generator())
+    mean, total = dirichlet_mean(logits[None])[0], float((torch.nn.functional.elu(logits) + 1).sum())
+    torch.testing.assert_close(draws.mean(dim=0), mean, atol=0.01, rtol=0)
+    torch.testing.assert_close(draws.var(dim=0), mean * (1 - mean) / (total + 1), atol=0.005, rtol=0)
+
+
+def test_dirichlet_repeats_with_its_generator_and_leaves_torchs_own_alone() -> None:
+    scores = torch.randn(5, 4, generator=generator(1))
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    first = Dirichlet().mixing_probs(scores, 1.0, generator(3))
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(first, Dirichlet().mixing_probs(scores, 1.0, generator(3)))
+    assert not torch.equal(first, Dirichlet().mixing_probs(scores, 1.0, generator(4)))
+
+
+def test_dirichlet_gives_a_forbidden_choice_nothing_and_the_others_their_own_distribution() -> None:
+    logits = torch.tensor([0.5, -torch.inf, -1.0]).repeat(20_000, 1).requires_grad_()
+    draws = Dirichlet().mixing_probs(Dirichlet().scores(logits), 1.0, generator())
+    assert torch.equal(draws[:, 1], torch.zeros(20_000))
+    mean = dirichlet_mean(torch.tensor([[0.5, -1.0]]))[0]
+    torch.testing.assert_close(draws.detach().mean(dim=0)[[0, 2]], mean, atol=0.01, rtol=0)
+    (grad,) = torch.autograd.grad(draws[:, 0].sum(), logits)
+    assert grad.isfinite().all() and float(grad[:, 1].abs().max()) == 0.0
+
+
+def test_dirichlet_gradient_is_that_of_the_mean() -> None:
+    logits = torch.tensor([-0.5, 0.3, 1.0], dtype=torch.float64, requires_grad=True)
+    weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    scores = Dirichlet().scores(logits.expand(200_000, 3))
+    draws = Dirichlet().mixing_probs(scores, 1.0, generator(2))
+    (found,) = torch.autograd.grad((draws @ weights).mean(), logits)
+    (expected,) = torch.autograd.grad((dirichlet_mean(logits[None]) @ weights).sum(), logits)
+    torch.testing.assert_close(found, expected, atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("budget", [500.0, 3000.0, 1e9])
+def test_dirichlet_under_a_budget_costs_no_more_in_expectation_and_scatters_as_it_did(budget: float) -> None:
+    logits = 2 * torch.randn(12, 6, generator=generator(8))
+    logits[0, 3] = -torch.inf
+    costs = torch.randint(0, 1000, (12, 6), generator=generator(9))
+    costs[:, 0] = 0
+    free = Dirichlet().scores(logits)
+    held = Dirichlet().scores(logits, lambda scores: hold_budget(scores, costs, budget))
+    torch.testing.assert_close(held.exp().sum(dim=1), free.exp().sum(dim=1))
+    mean = held.exp() / held.exp().sum(dim=1, keepdim=True)
+    torch.testing.assert_close(mean, torch.softmax(held, dim=1))
+    assert float(expected_cost(mean, costs)) <= budget * (1 + 1e-5)
+    seeds = (Dirichlet().mixing_probs(held, 1.0, generator(seed)) for seed in range(3000))
+    spent = torch.stack([expected_cost(draw, costs) for draw in seeds])
+    assert float(spent.mean()) <= budget + 4 * float(spent.std()) / 3000**0.5
+
+
+def test_dirichlet_under_a_budget_that_all_but_forbids_has_gradients_that_are_finite() -> None:
+    logits = torch.randn(3, 21, generator=generator(1)).requires_grad_()
+    costs = torch.arange(21).repeat(3, 1) * 100
+    scores = Dirichlet().scores(logits, lambda scores: hold_budget(scores, costs, 1.0))
+    draws = Dirichlet().mixing_probs(scores, 1.0, generator())
+    torch.testing.assert_close(draws.sum(dim=1), torch.ones(3))
+    assert torch.autograd.grad(draws[:, 1:].sum(), logits)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(RELAXATIONS))
+def test_logits_are_found_back_from_scores_up_to_a_constant_a_group(name: str) -> None:
+    scores = 3 * torch.randn(4, 5, generator=generator(1))
+    scores[0, 2] = -torch.inf
+    found = RELAXATIONS[name].scores(RELAXATIONS[name].logits(scores).float())
+    torch.testing.assert_close(torch.softmax(found, dim=1), torch.softmax(scores, dim=1))

@@ -1,0 +1,62 @@
+"""A short play-off: a few architectures are trained alone from the supernet's weights, and compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from morenas.bilevel import BilevelLoop
+
+
+@dataclass
+class PlayOff:
+    """Trains one architecture after another, each from the weights that there were at first.
+
+    Attributes:
+        weights: What is trained: factors of the supernet, and the head.
+        draw: Makes the supernet compute one architecture, one choice a group.
+        begin: A new loop over ``weights``, whose losses are those of the architecture drawn.
+        judge: Loss of the architecture drawn, on data that trained nothing.
+    """
+
+    weights: Sequence[Tensor]
+    draw: Callable[[Sequence[int]], None]
+    begin: Callable[[], BilevelLoop]
+    judge: Callable[[], float]
+    lowest: float = math.inf
+    first: list[Tensor] = field(default_factory=list)
+    best: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, picks: Sequence[int]) -> float:
+        """Loss of an architecture once it is trained; its weights are kept if it is the lowest so far.
+
+        Raises:
+            NonFiniteLoss: If a loss in training is NaN or infinite.
+        """
+        self.first = self.first or _copies(self.weights)
+        _fill(self.weights, self.first)
+        self.draw(picks)
+        self.begin().run()
+        loss = self.judge()
+        if loss < self.lowest:
+            self.lowest, self.best = loss, _copies(self.weights)
+        return loss
+
+    def settle(self) -> None:
+        """Leave the weights of the best behind; where none was trained, those that there are."""
+        if self.best:
+            _fill(self.weights, self.best)
+
+
+def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+@torch.no_grad()
+def _fill(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for tensor, value in zip(tensors, values, strict=True):
+        tensor.copy_(value)
