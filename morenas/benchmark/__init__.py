@@ -1,0 +1,1 @@
+"""The bench: problems whose best architecture is known, methods that look for it, and what each of them reaches."""

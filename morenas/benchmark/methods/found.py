@@ -1,0 +1,30 @@
+"""What a method came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from morenas.benchmark.problem import Shapes
+
+
+@dataclass(frozen=True)
+class Found:
+    """An architecture and what it cost to find.
+
+    Attributes:
+        shapes: Module name to choice.
+        passes: Forward and backward passes of one batch, the training of the found architecture itself not counted;
+            a pass without gradients counts as a third.
+        curve: After so many passes, the best architecture known by then.
+        details: Further measures by name.
+        scores: What a supernet says of each of ``reference.random_architectures``; lower is better.
+    """
+
+    shapes: Shapes
+    passes: float
+    curve: list[tuple[float, Shapes]] = field(default_factory=list)
+    details: dict[str, float] = field(default_factory=dict)
+    scores: list[float] = field(default_factory=list)
+
+
+FORWARD = 1 / 3  # of a forward and backward pass

@@ -1,0 +1,24 @@
+"""The selector on logits that know nothing: what it adds by itself."""
+
+from __future__ import annotations
+
+import torch
+
+from morenas.benchmark.methods.found import Found
+from morenas.benchmark.problem import Problem
+from morenas.seeds import derive
+from morenas.selection import budgeted
+
+
+def random_logits(problem: Problem, seed: int) -> Found:
+    """Logits drawn from a normal distribution."""
+    generator = torch.Generator().manual_seed(derive(seed, "random", "logits"))
+    costs = problem.space.costs()
+    picks = budgeted(torch.randn(costs.shape, generator=generator), costs, problem.budget)
+    return Found(problem.space.shapes(picks), 0.0)
+
+
+def untrained_logits(problem: Problem, seed: int) -> Found:
+    """Logits as they start, all zero: among equals the selector takes the cheapest."""
+    costs = problem.space.costs()
+    return Found(problem.space.shapes(budgeted(torch.zeros(costs.shape), costs, problem.budget)), 0.0)

@@ -1,0 +1,14 @@
+"""LoRA with as many parameters, the same rank everywhere as nearly as they allow."""
+
+from __future__ import annotations
+
+from morenas.benchmark.methods.found import Found
+from morenas.benchmark.problem import Problem
+from morenas.space import Choice
+from morenas.training.equal_lora import equal_parameter_lora
+
+
+def equal_lora(problem: Problem, seed: int) -> Found:
+    """Nothing is searched: N = 1 with the ranks that spend the budget evenly."""
+    ranks = equal_parameter_lora(problem.budget, problem.space.modules)
+    return Found({name: Choice(1, rank) for name, rank in ranks.items() if rank}, 0.0)

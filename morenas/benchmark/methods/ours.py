@@ -1,0 +1,91 @@
+"""The search as users get it, and variants of it: ``morenas.search_architecture``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from morenas.api import SearchOutcome, SearchSettings, search_architecture
+from morenas.benchmark.alone import mean_loss
+from morenas.benchmark.methods.found import FORWARD, Found
+from morenas.benchmark.problem import Batch, Problem
+from morenas.benchmark.reference import random_architectures
+from morenas.seeds import derive
+from morenas.supernet import Supernet
+
+SHARE = 0.65  # weight steps, of the recipe's: the default of ``search.steps_fraction``
+
+
+def searched(steps: float = SHARE, warmup: float = 1.0, **changes: Any) -> Callable[[Problem, int], Found]:
+    """A method that searches with the default settings but for ``changes``.
+
+    Args:
+        steps: Weight steps, as a share of the recipe's.
+        warmup: Share of the weight steps before the first architecture step.
+    """
+
+    def method(problem: Problem, seed: int) -> Found:
+        recipe, total = problem.recipe, round(steps * problem.recipe.steps)
+        settings = SearchSettings(
+            steps=total,
+            warmup=round(warmup * total),
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            max_grad_norm=recipe.max_grad_norm,
+            seed=seed,
+            **changes,
+        )
+        passes, details, scores = _Passes(problem), dict[str, float](), list[float]()
+
+        def inspect(supernet: Supernet, outcome: SearchOutcome, measure: Callable[[Sequence[int]], float]) -> None:
+            passes.counted = False
+            scores.extend(_scores(problem, measure))
+            details.update(_gap(problem, supernet, outcome))
+
+        outcome = search_architecture(
+            problem.model,
+            problem.batches("search_train", derive(seed, "search", "train")),
+            problem.batches("search_val", derive(seed, "search", "val")),
+            problem.space,
+            problem.budget,
+            settings,
+            problem.head,
+            loss=passes,
+            inspect=inspect,
+        )
+        return Found(outcome.shapes, passes.total, [(passes.total, outcome.shapes)], details, scores)
+
+    return method
+
+
+class _Passes:
+    """The problem's loss, which counts how often it is asked."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.total, self.counted = problem, 0.0, True
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        if self.counted:
+            self.total += 1.0 if torch.is_grad_enabled() else FORWARD
+        return self.problem.losses(model, batch).mean()
+
+
+def _scores(problem: Problem, measure: Callable[[Sequence[int]], float]) -> list[float]:
+    """The supernet's losses of the reference architectures."""
+    space = problem.space
+    scores = []
+    for shapes in random_architectures(problem):
+        picks = [space.choices.index(shapes.get(names[0], space.choices[0])) for names in space.groups.values()]
+        scores.append(measure(picks))
+    return scores
+
+
+def _gap(problem: Problem, supernet: Supernet, outcome: SearchOutcome) -> dict[str, float]:
+    """Test losses, for the report alone: of the final mixture, and of what was found, in the supernet's weights."""
+    supernet.mix(outcome.probs)
+    relaxed = mean_loss(problem, "test")
+    supernet.draw(outcome.shapes)
+    return {"relaxed": relaxed, "inherited": mean_loss(problem, "test")}

@@ -1,0 +1,57 @@
+"""Random search: every draw trained alone, or many of them inside one supernet."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from morenas.benchmark.alone import mean_loss, train_alone
+from morenas.benchmark.descend import descend
+from morenas.benchmark.methods.found import FORWARD, Found
+from morenas.benchmark.problem import Problem, Shapes
+from morenas.seeds import derive
+from morenas.space import sample_architecture
+from morenas.supernet.prepare import prepared
+
+ASKED = 32  # architectures that a supernet is asked about
+
+
+def random_alone(problem: Problem, seed: int) -> Found:
+    """As many draws trained alone as our search and its final training cost: two. The better on "select".
+
+    The training of the chosen draw is its final training, so that one of the two is the cost of the search.
+    """
+    draws = draw(problem, 2, derive(seed, "random"))
+    losses = [trained.select for trained in train_alone(problem, draws, seed)]
+    best = draws[losses.index(min(losses))]
+    steps = float(problem.recipe.steps)
+    return Found(best, steps, [(0.0, draws[0]), (steps, best)])
+
+
+def random_shared(problem: Problem, seed: int) -> Found:
+    """A supernet trained on a random architecture a step; then the best of many draws by its loss on "select"."""
+    generator = torch.Generator().manual_seed(derive(seed, "random", "shared"))
+    batches = math.ceil(len(next(iter(problem.examples("select").values()))) / problem.recipe.batch_size)
+    asking = ASKED * batches * FORWARD
+    steps = max(problem.recipe.steps // 2, round(problem.recipe.steps - asking))
+    with prepared(problem.model, problem.space, "per_nblocks", seed, problem.head) as (net, head):
+        descend(
+            problem,
+            [*net.weights().values(), *head.values()],
+            steps,
+            derive(seed, "random", "shared"),
+            before=lambda step: net.draw(sample_architecture(problem.space, problem.budget, generator)),
+        )
+        draws = draw(problem, ASKED, derive(seed, "random", "asked"))
+        losses = []
+        for shapes in draws:
+            net.draw(shapes)
+            losses.append(mean_loss(problem, "select"))
+    return Found(draws[losses.index(min(losses))], steps + asking)
+
+
+def draw(problem: Problem, count: int, seed: int) -> list[Shapes]:
+    """Random architectures that spend the budget."""
+    generator = torch.Generator().manual_seed(seed)
+    return [sample_architecture(problem.space, problem.budget, generator) for _ in range(count)]

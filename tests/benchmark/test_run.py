@@ -1,0 +1,142 @@
+"""The harness: methods on problems, rows on disk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from morenas.benchmark.__main__ import main
+from morenas.benchmark.methods import METHODS, OURS
+from morenas.benchmark.planted import FAMILIES, PlantedProblem
+from morenas.benchmark.problem import Batch, cost
+from morenas.benchmark.reference import random_architectures
+from morenas.benchmark.run import BUDGETS, Place, planted, read_rows, rows_of, run_place, tabular
+from morenas.benchmark.tabular import Table, TabularTask
+from morenas.errors import InputError
+
+NUMBER = 1  # a small one
+
+
+def small(family: str = "plain") -> PlantedProblem:
+    """A planted problem with a recipe of seconds."""
+    problem = PlantedProblem(family, NUMBER)
+    problem.recipe = replace(problem.recipe, steps=20, batch_size=32)
+    return problem
+
+
+class Sealed(PlantedProblem):
+    """A problem whose test set cannot be read."""
+
+    def examples(self, split: str) -> Batch:
+        assert split != "test", "a method read the test set"
+        return super().examples(split)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_keeps_to_the_budget_and_gives_the_model_back(name: str) -> None:
+    problem = small()
+    before = {key: value.clone() for key, value in problem.model.state_dict().items()}
+    modules = dict(problem.model.named_modules())
+    found = METHODS[name](problem, 3)
+    assert cost(problem.space, found.shapes) <= problem.budget
+    assert dict(problem.model.named_modules()) == modules
+    assert all(torch.equal(value, before[key]) for key, value in problem.model.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in problem.model.parameters())
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "uniform"])
+def test_a_method_costs_no_more_than_one_training_alone(name: str) -> None:
+    problem = PlantedProblem("plain", NUMBER)
+    problem.recipe = replace(problem.recipe, steps=120)
+    found = METHODS[name](problem, 0)
+    assert found.passes <= problem.recipe.steps
+
+
+@pytest.mark.parametrize("name", ["random logits", "untrained logits", "lora", "early gradient", "dense change"])
+def test_controls_do_not_need_the_test_set(name: str) -> None:
+    problem = Sealed("plain", NUMBER)
+    problem.recipe = replace(problem.recipe, steps=10, batch_size=16)
+    METHODS[name](problem, 0)
+
+
+def test_what_a_method_finds_is_a_function_of_problem_and_seed() -> None:
+    for name in ("random", "local search", OURS, "dense change"):
+        assert METHODS[name](small(), 5).shapes == METHODS[name](small(), 5).shapes, name
+
+
+def test_rows_hold_what_was_judged() -> None:
+    rows = list(rows_of(small(), [OURS, "random", "untrained logits"], [0, 1]))
+    assert [(row.method, row.seed) for row in rows] == [
+        (method, seed) for method in (OURS, "random", "untrained logits") for seed in (0, 1)
+    ]
+    assert all(row.best <= row.loss for row in rows)
+    assert len({row.random for row in rows}) == 1
+    assert rows[0].details["retrained"] == rows[0].loss and "tau" in rows[0].details
+    assert rows[-1].shapes == {} and rows[-1].recovered is not None
+
+
+def test_the_best_of_half_a_budget_is_sought_beyond_what_was_found() -> None:
+    [row] = rows_of(small("half"), ["untrained logits"], [0])
+    assert row.best < row.loss and row.recovered is None
+
+
+def test_random_references_spend_the_budget() -> None:
+    problem = small()
+    draws = random_architectures(problem)
+    assert draws == random_architectures(small())
+    assert all(0.5 * problem.budget < cost(problem.space, shapes) <= problem.budget for shapes in draws)
+
+
+def test_a_small_space_is_its_own_reference() -> None:
+    task = TabularTask("order", BUDGETS[0])
+    expected = Table().architectures(task.budget, spent=True)
+    assert sorted(task.picks(shapes) for shapes in random_architectures(task)) == sorted(expected)
+
+
+def test_a_file_of_rows_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Place, "problem", lambda place: small(place.family))
+    threads = torch.get_num_threads()
+    try:
+        run_place(Place("planted", "plain", NUMBER), ["lora"], [0], tmp_path)
+    finally:
+        torch.set_num_threads(threads)
+    [row] = read_rows(tmp_path / f"planted-plain-{NUMBER}.json")
+    assert (row.method, row.family, row.problem) == ("lora", "plain", NUMBER)
+
+
+def test_numbers_do_not_depend_on_how_many_problems_are_run() -> None:
+    few, many = planted(list(FAMILIES), 1000, 2), planted(list(FAMILIES), 1000, 4)
+    assert many[: len(few)] == few
+    assert len({place.number for place in many}) == len(many)
+    assert all(1000 <= place.number < 1050 for place in planted(list(FAMILIES), 1000, 10))
+
+
+def test_every_task_is_searched_at_every_budget() -> None:
+    problems = [place.problem() for place in tabular()]
+    assert len({(problem.family, problem.budget) for problem in problems}) == len(problems) == 2 * len(BUDGETS)
+
+
+def test_an_unknown_family_is_refused() -> None:
+    with pytest.raises(InputError, match="plain"):
+        planted(["plane"], 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "needs"),
+    [
+        (["--methods", "halfing"], "halving"),
+        (["--seeds", "0"], "at least 1"),
+        (["--families", "plane"], "plain"),
+    ],
+)
+def test_a_wrong_word_is_one_line_and_status_2(
+    words: list[str], needs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["--out", str(tmp_path), *words])
+    assert error.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and needs in message
