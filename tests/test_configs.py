@@ -12,10 +12,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from morenas.api import NAMES, STARTS
 from morenas.config import config_directory, register_schemas, to_config
 from morenas.schema import FinetuneRunConfig, RelaxationName, SearchRunConfig, SelectionName, Start, Stop
 from morenas.search import search_settings
+from morenas.search_settings import NAMES, STARTS
 from morenas.supernet import RELAXATIONS
 
 CONFIGS = Path(config_directory())

@@ -13,7 +13,8 @@ DEVELOPMENT, PUBLISHED = 0, 1000  # first number of the problems
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run what is missing, then write ``benchmark.json`` and a picture a table; exit status 2 for a wrong input."""
+    """Run what is missing; then write ``benchmark.json``, ``tables.md`` and a picture a table. Exit status 2 for a wrong
+    input."""
     arguments = parse(words)
     try:
         print(benchmark(arguments))
@@ -24,7 +25,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m morenas.benchmark", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of rows, benchmark.json and pictures")
+    parser.add_argument("--out", type=Path, required=True, help="folder of rows, benchmark.json, tables.md and pictures")
     parser.add_argument("--tables", nargs="+", choices=("planted", "tabular"), default=["planted", "tabular"])
     parser.add_argument("--families", nargs="+", help="of planted problems; all of them unless named")
     parser.add_argument("--problems", type=int, default=4, help="planted problems of each family")
@@ -44,6 +45,7 @@ def benchmark(arguments: argparse.Namespace) -> str:
     from morenas.benchmark.plot import draw
     from morenas.benchmark.run import FAMILIES, planted, run, tabular
     from morenas.errors import suggest
+    from morenas.files import write_bytes
 
     for name in ("problems", "seeds", "jobs"):
         if getattr(arguments, name) < 1:
@@ -64,7 +66,9 @@ def benchmark(arguments: argparse.Namespace) -> str:
     report.write(arguments.out / "benchmark.json", document)
     for table in document["tables"]:
         draw(arguments.out / f"{table}.png", document, table)
-    return report.markdown(document)
+    tables = report.markdown(document)
+    write_bytes(arguments.out / "tables.md", tables.encode())
+    return tables
 
 
 if __name__ == "__main__":

@@ -56,10 +56,11 @@ def test_energy_is_that_of_the_change_less_that_of_what_the_best_of_the_class_le
 
 
 @pytest.mark.parametrize(("n", "m", "choices"), SHAPES)
+@pytest.mark.parametrize("tokens", [2, 40])  # fewer than features: summed row by row
 def test_curvature_is_the_trace_with_the_second_moments_of_inputs_and_gradients(
-    n: int, m: int, choices: list[Choice]
+    n: int, m: int, choices: list[Choice], tokens: int
 ) -> None:
-    change, sample = normal(m, n), Sample(normal(40, n, seed=1), normal(40, m, seed=2))
+    change, sample = normal(m, n), Sample(normal(tokens, n, seed=1), normal(tokens, m, seed=2))
     a, g = (rows.T @ rows / len(rows) for rows in (sample.x, sample.g))
 
     def size(matrix: Tensor) -> Tensor:
