@@ -13,8 +13,10 @@ DEVELOPMENT, PUBLISHED = 0, 1000  # first number of the problems
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run what is missing; then write ``benchmark.json``, ``tables.md`` and a picture a table. Exit status 2 for a wrong
-    input."""
+    """Run what is missing, then write ``benchmark.json``, ``tables.md`` and a picture a table.
+
+    Exit status 2 for a wrong input.
+    """
     arguments = parse(words)
     try:
         print(benchmark(arguments))
@@ -25,7 +27,9 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m morenas.benchmark", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of rows, benchmark.json, tables.md and pictures")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of rows, benchmark.json, tables.md and pictures"
+    )
     parser.add_argument("--tables", nargs="+", choices=("planted", "tabular"), default=["planted", "tabular"])
     parser.add_argument("--families", nargs="+", help="of planted problems; all of them unless named")
     parser.add_argument("--problems", type=int, default=4, help="planted problems of each family")

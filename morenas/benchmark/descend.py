@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from morenas.benchmark.cohort import RAMP
 from morenas.benchmark.problem import Problem
 from morenas.bilevel.loop import ramp_and_cosine
-
-RAMP = 0.06  # share of the steps
 
 
 def descend(

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from morenas.benchmark.cohort import Cohort, train
 from morenas.benchmark.problem import Batch, Recipe, Shapes
 from morenas.benchmark.tasks import Example, generate
 from morenas.errors import InputError, suggest
 from morenas.models import load_pretrained, target_linears
 from morenas.seeds import derive
 from morenas.space import Choice, SearchSpace, build_space
-from morenas.supernet.cohort import Cohort, train
 
 Picks = tuple[int, ...]
 """An architecture of the table: choice index of each group."""

@@ -1,6 +1,5 @@
 """The relaxed search space: one layer that holds every candidate, and the probabilities that mix them."""
 
-from morenas.supernet.cohort import Cohort
 from morenas.supernet.grid import SHARINGS
 from morenas.supernet.inject import Supernet
 from morenas.supernet.layer import SupernetLinear
@@ -9,7 +8,6 @@ from morenas.supernet.relaxation import RELAXATIONS, Dirichlet, Gumbel, Relaxati
 __all__ = [
     "RELAXATIONS",
     "SHARINGS",
-    "Cohort",
     "Dirichlet",
     "Gumbel",
     "Relaxation",

@@ -52,7 +52,7 @@ def test_a_method_costs_no_more_than_one_training_alone(name: str) -> None:
     problem = PlantedProblem("plain", NUMBER)
     problem.recipe = replace(problem.recipe, steps=120)
     found = METHODS[name](problem, 0)
-    assert found.passes <= problem.recipe.steps
+    assert found.passes < problem.recipe.steps + 1
 
 
 @pytest.mark.parametrize("name", ["random logits", "untrained logits", "lora", "early gradient", "dense change"])

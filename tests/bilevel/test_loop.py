@@ -20,6 +20,7 @@ from morenas.bilevel import (
     StepLosses,
     StepReport,
 )
+from morenas.bilevel.loop import ramp_and_cosine
 
 
 def sgd(tensors: list[Tensor], rate: float) -> torch.optim.Optimizer:
@@ -367,3 +368,10 @@ def test_resumed_where_it_paused_a_loop_repeats_one_that_never_did(pause: int) -
     resumed.run(until=pause)
     resumed.run()
     assert torch.equal(second.weights, whole.weights) and torch.equal(second.arch, whole.arch)
+
+
+def test_the_rate_rises_and_falls_to_zero() -> None:
+    rates = [ramp_and_cosine(step, 100, 0.06) for step in range(100)]
+    assert rates[0] == pytest.approx(1 / 6) and max(rates) == 1 and rates[-1] < 1e-3
+    assert rates[6:] == sorted(rates[6:], reverse=True)
+    assert ramp_and_cosine(0, 1, 0.06) == 1

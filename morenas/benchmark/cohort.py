@@ -16,9 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from morenas.bilevel.loop import ramp_and_cosine
 from morenas.monarch import Link, add_to, block_sizes, cast_for_autocast, init_first_, link_permutation, to_lora
 from morenas.seeds import derive
 from morenas.space.choices import Choice
+
+RAMP = 0.06  # share of the steps over which the learning rate rises
 
 Blocks = tuple[Tensor, Tensor]
 """``first`` ``(N, r, ceil(n / N))`` and ``second`` ``(N, ceil(m / N), r)``, under the cyclic link."""
@@ -188,14 +191,6 @@ class Cohort:
         }
 
 
-def lr_factor(step: int, steps: int, ramp: float = 0.06) -> float:
-    """The learning rate of a step over the largest: a linear ramp over the first share, then a cosine to zero."""
-    rising = max(1, round(ramp * steps))
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
-
-
 def train(
     cohort: Cohort,
     losses: Losses,
@@ -215,7 +210,7 @@ def train(
         losses: Loss of every example.
         batches: Number to batch, of one member; the first is number ``start``.
         steps: Where training ends, counted from zero.
-        learning_rate: Largest rate; ``lr_factor`` says how it rises and falls.
+        learning_rate: Largest rate; ``ramp_and_cosine`` says how it rises and falls.
         max_grad_norm: Largest norm of a member's gradient; 0 for no limit.
         start: Where training begins.
         total: Steps that the schedule counts on; ``steps`` unless given.
@@ -228,7 +223,7 @@ def train(
     loss = torch.full((cohort.size,), math.nan)
     for step in range(start, steps):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * lr_factor(step, total or steps)
+            group["lr"] = learning_rate * ramp_and_cosine(step, total or steps, RAMP)
         loss = losses(cohort.model, cohort.repeat(batches[step])).view(cohort.size, -1).mean(1)
         for parameter, grad in zip(cohort.params, _gradients(loss, cohort.params, max_grad_norm), strict=True):
             parameter.grad = grad

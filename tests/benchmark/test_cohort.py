@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,11 +13,11 @@ from tiny_models import FAMILIES, tiny_batch, tiny_classifier
 from torch import Tensor, nn
 
 from morenas.adapters import MoReConfig, MoReLayer, set_factors
+from morenas.benchmark.cohort import RAMP, Cohort, adamw, train
+from morenas.bilevel.loop import ramp_and_cosine
 from morenas.models import target_linears
 from morenas.models.load import find_head
 from morenas.space import Choice
-from morenas.supernet import Cohort
-from morenas.supernet.cohort import adamw, lr_factor, train
 
 CHOICES = (Choice(1, 0), Choice(1, 2), Choice(3, 1), Choice(4, 2), Choice(2, 1))
 BATCH_FREE = [family for family in FAMILIES if family != "deberta-v2"]
@@ -78,7 +77,7 @@ def train_alone(
     optimizer = torch.optim.AdamW(trained, weight_decay=1e-3)
     seen = []
     for step, batch in enumerate(batches()):
-        optimizer.param_groups[0]["lr"] = RATE * lr_factor(step, STEPS)
+        optimizer.param_groups[0]["lr"] = RATE * ramp_and_cosine(step, STEPS, RAMP)
         loss = losses(model, batch).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -277,10 +276,3 @@ def test_the_seed_decides_the_start_whatever_the_other_members_are() -> None:
         not torch.equal(a, b)
         for (a, _), (b, _) in zip(start(members, 0).values(), start(members, 1).values(), strict=True)
     )
-
-
-def test_the_rate_rises_and_falls_to_zero() -> None:
-    rates = [lr_factor(step, 100) for step in range(100)]
-    assert rates[0] == pytest.approx(1 / 6) and max(rates) == 1 and rates[-1] < 1e-3
-    assert rates[6:] == sorted(rates[6:], reverse=True)
-    assert math.isclose(lr_factor(0, 1), 1)
