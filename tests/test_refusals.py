@@ -20,14 +20,15 @@ def words(tiny_task: Path, tiny_model: Path, tmp_path: Path) -> list[str]:
     return [*task_words(tiny_task, tiny_model, tmp_path / "run"), *SEARCH_WORDS]
 
 
-def refused(done: Outcome, *said: str) -> None:
-    """One error that says these words, no traceback, status 2."""
+def refused(done: Outcome, *said: str) -> bool:
+    """One error that says these words, no traceback, status 2; what is not so is an error of its own."""
     assert done.status == 2, done.err
     errors = [line for line in done.err.splitlines() if line.startswith("morenas: error:")]
     assert len(errors) == 1
     assert "Traceback" not in done.err
     for words in said:
         assert words in done.err
+    return True
 
 
 def interrupt(*_: object) -> None:
@@ -89,7 +90,7 @@ def interrupt(*_: object) -> None:
 )
 def test_a_command_line_that_is_wrong(command: CommandLine, extra: list[str], said: list[str], tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    refused(command("search", *extra, "tracking=local", f"hydra.run.dir={run_dir}"), *said)
+    assert refused(command("search", *extra, "tracking=local", f"hydra.run.dir={run_dir}"), *said)
     assert not run_dir.exists()
 
 
@@ -141,7 +142,7 @@ def test_a_task_a_space_or_a_budget_that_is_wrong(
     if "budget" in taken:
         words = [word for word in words if not word.startswith("budget")]
     kept = [word for word in words if word.split("=")[0] not in taken]
-    refused(command("search", *kept, *changes), *said)
+    assert refused(command("search", *kept, *changes), *said)
     assert not (tmp_path / "run").exists()
 
 
@@ -161,21 +162,23 @@ def test_data_that_are_wrong(
     with (data / "train.jsonl").open("a") as file:
         file.write(line + "\n")
     words = task_words(data, tiny_model, tmp_path / "run")
-    refused(command("search", *words, *SEARCH_WORDS, "task.label_names=[no,yes]"), *said)
+    assert refused(command("search", *words, *SEARCH_WORDS, "task.label_names=[no,yes]"), *said)
     assert not (tmp_path / "run").exists()
 
 
 def test_text_that_is_not_utf8_names_the_file(command: CommandLine, tiny_model: Path, tmp_path: Path) -> None:
     data = write_task(tmp_path / "data")
     (data / "train.jsonl").write_bytes(b'{"text": "caf\xe9", "label": 1}\n' * 50)
-    refused(command("search", *task_words(data, tiny_model, tmp_path / "run"), *SEARCH_WORDS), "train.jsonl", "UTF-8")
+    assert refused(
+        command("search", *task_words(data, tiny_model, tmp_path / "run"), *SEARCH_WORDS), "train.jsonl", "UTF-8"
+    )
 
 
 def test_one_class_only(command: CommandLine, tiny_model: Path, tmp_path: Path) -> None:
     data = write_task(tmp_path / "data")
     rows = [line for line in (data / "train.jsonl").read_text().splitlines() if json.loads(line)["label"] == 1]
     (data / "train.jsonl").write_text("\n".join(rows))
-    refused(command("search", *task_words(data, tiny_model, tmp_path / "run"), *SEARCH_WORDS), "class")
+    assert refused(command("search", *task_words(data, tiny_model, tmp_path / "run"), *SEARCH_WORDS), "class")
 
 
 @pytest.mark.parametrize("pattern", ["model.safetensors", "tokenizer*"])
@@ -186,7 +189,7 @@ def test_a_model_folder_without_weights_or_tokenizer(
     for path in model.glob(pattern):
         path.unlink()
     done = command("search", *task_words(tiny_task, model, tmp_path / "run"), *SEARCH_WORDS)
-    refused(done, str(model), "weights" if pattern == "model.safetensors" else "tokenizer")
+    assert refused(done, str(model), "weights" if pattern == "model.safetensors" else "tokenizer")
     assert not (tmp_path / "run").exists()
 
 
@@ -195,30 +198,30 @@ def test_a_folder_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").write_text("")
     done = command("search", *task_words(tiny_task, tiny_model, tmp_path / "file" / "run"), *SEARCH_WORDS)
-    refused(done, str(tmp_path / "file" / "run"))
+    assert refused(done, str(tmp_path / "file" / "run"))
 
 
 def test_a_run_directory_that_is_taken(command: CommandLine, words: list[str], tmp_path: Path) -> None:
     assert command("search", *words).status == 0
     before = (tmp_path / "run" / "results.json").read_bytes()
-    refused(command("search", *words), "complete")
+    assert refused(command("search", *words), "complete")
     assert (tmp_path / "run" / "results.json").read_bytes() == before
     (tmp_path / "run" / "results.json").unlink()
-    refused(command("search", *words), f"resume={tmp_path / 'run'}")
-    refused(command("search", *words, "seed=7"), "another configuration", "seed")
-    refused(command("finetune", f"resume={tmp_path / 'run'}"), "morenas.search")
-    refused(command("search", f"resume={tmp_path / 'run'}", "seed=3"), "seed=3")
-    refused(command("search", f"resume={tmp_path}"), "no run")
-    refused(command("search", f"resume={tmp_path / 'run'}", f"resume={tmp_path}"), "one run directory")
-    refused(command("search", "resume=", *words), "one run directory")
-    refused(command("search", f"resume={tmp_path / 'nowhere'}"), "no such directory")
+    assert refused(command("search", *words), f"resume={tmp_path / 'run'}")
+    assert refused(command("search", *words, "seed=7"), "another configuration", "seed")
+    assert refused(command("finetune", f"resume={tmp_path / 'run'}"), "morenas.search")
+    assert refused(command("search", f"resume={tmp_path / 'run'}", "seed=3"), "seed=3")
+    assert refused(command("search", f"resume={tmp_path}"), "no run")
+    assert refused(command("search", f"resume={tmp_path / 'run'}", f"resume={tmp_path}"), "one run directory")
+    assert refused(command("search", "resume=", *words), "one run directory")
+    assert refused(command("search", f"resume={tmp_path / 'nowhere'}"), "no such directory")
 
 
 def test_a_refused_run_leaves_alone_what_was_there(command: CommandLine, words: list[str], tmp_path: Path) -> None:
     mine = tmp_path / "run" / "wandb" / "mine.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    refused(command("search", *words, "training.scheduler=none"), "scheduler")
+    assert refused(command("search", *words, "training.scheduler=none"), "scheduler")
     assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == [mine]
 
 
@@ -228,7 +231,7 @@ def test_a_refused_run_leaves_alone_a_run_that_has_only_just_begun(
     with monkeypatch.context() as patch:
         patch.setattr("morenas.pipeline.load_task", interrupt)
         assert command("search", *words).status != 0
-    refused(command("search", *words), f"resume={tmp_path / 'run'}")
+    assert refused(command("search", *words), f"resume={tmp_path / 'run'}")
     assert command("search", f"resume={tmp_path / 'run'}").status == 0
 
 
@@ -241,8 +244,8 @@ def test_a_document_of_another_kind_in_a_run_directory(
     assert command("search", *words).status == 0
     (tmp_path / "run" / "results.json").unlink()
     (tmp_path / "run" / name).write_text(text)
-    refused(command("search", *words), name)
-    refused(command("search", f"resume={tmp_path / 'run'}"), name)
+    assert refused(command("search", *words), name)
+    assert refused(command("search", f"resume={tmp_path / 'run'}"), name)
 
 
 @pytest.mark.parametrize("name", ["architecture.json", "checkpoints/inherited.safetensors"])
@@ -272,7 +275,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(
 
     monkeypatch.setattr(morenas.api._Search, "_loss", spoilt)
     done = command("search", *words)
-    refused(done, "nan", "step 5", "learning rate", "batch", "search.safetensors")
+    assert refused(done, "nan", "step 5", "learning rate", "batch", "search.safetensors")
     assert (tmp_path / "run" / "checkpoints" / "search.safetensors").exists()
     monkeypatch.setattr(morenas.api._Search, "_loss", true_loss)
     assert command("search", f"resume={tmp_path / 'run'}").status == 0
@@ -281,7 +284,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(
 def test_a_search_that_diverges_before_its_first_checkpoint_says_so(command: CommandLine, words: list[str]) -> None:
     hot = [word for word in words if word.split("=")[0] not in ("training.learning_rate", "search.checkpoint_every")]
     done = command("search", *hot, "training.learning_rate=1e30")
-    refused(done, "step", "learning rate", "batch", "No checkpoint had been written")
+    assert refused(done, "step", "learning rate", "batch", "No checkpoint had been written")
 
 
 @pytest.mark.parametrize("evals", [1, 12])
@@ -290,7 +293,7 @@ def test_a_loss_that_is_not_finite_in_the_final_finetune(command: CommandLine, w
     done = command(
         "search", *hot, "training.learning_rate=1e30", "search.learning_rate=1e-3", f"training.evals={evals}"
     )
-    refused(done, "finetune", "step", "learning rate", "batch", "heckpoint")
+    assert refused(done, "finetune", "step", "learning rate", "batch", "heckpoint")
 
 
 @pytest.mark.parametrize("spoil", ["json", "version", "model", "missing", "empty"])
@@ -316,7 +319,7 @@ def test_an_architecture_that_does_not_fit(
         "empty": ["no module", "method=head"],
     }[spoil]
     done = command("finetune", *task_words(tiny_task, tiny_model, tmp_path / "run"), f"architecture={path}")
-    refused(done, *said)
+    assert refused(done, *said)
     assert not (tmp_path / "run").exists()
 
 
@@ -339,7 +342,7 @@ def test_an_architecture_that_does_not_fit(
 def test_a_method_that_does_not_fit(
     command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path, extra: list[str]
 ) -> None:
-    refused(command("finetune", *task_words(tiny_task, tiny_model, tmp_path / "run"), *extra), "method")
+    assert refused(command("finetune", *task_words(tiny_task, tiny_model, tmp_path / "run"), *extra), "method")
     assert not (tmp_path / "run").exists()
 
 
@@ -356,7 +359,9 @@ def test_a_checkpoint_cut_short(
     if path.is_dir():
         path = max(path.rglob("*.safetensors"), key=lambda file: file.stat().st_size)
     os.truncate(path, path.stat().st_size // 2)
-    refused(command("search", f"resume={tmp_path / 'run'}"), str(path.name) if name != "finetune" else "checkpoint")
+    assert refused(
+        command("search", f"resume={tmp_path / 'run'}"), str(path.name) if name != "finetune" else "checkpoint"
+    )
 
 
 def test_a_read_only_parent_is_told(command: CommandLine, words: list[str], tmp_path: Path) -> None:
@@ -365,6 +370,6 @@ def test_a_read_only_parent_is_told(command: CommandLine, words: list[str], tmp_
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     tmp_path.chmod(0o500)
     try:
-        refused(command("search", *words), "cannot be written")
+        assert refused(command("search", *words), "cannot be written")
     finally:
         tmp_path.chmod(0o700)

@@ -10,34 +10,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Protocol, Self, cast
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from morenas.benchmark.problem import Batches, Shapes
 from morenas.bilevel.loop import ramp_and_cosine
 from morenas.monarch import Link, add_to, block_sizes, cast_for_autocast, init_first_, link_permutation, to_lora
 from morenas.seeds import derive
 from morenas.space.choices import Choice
+from morenas.supernet.layer import WrappedLinear, adapter_dtype
 
 RAMP = 0.06  # share of the steps over which the learning rate rises
 
 Blocks = tuple[Tensor, Tensor]
 """``first`` ``(N, r, ceil(n / N))`` and ``second`` ``(N, ceil(m / N), r)``, under the cyclic link."""
 
-Shapes = Mapping[str, Choice]
 Losses = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 """Loss of every example of a batch, shape ``(examples,)``."""
 
 
-class Batches(Protocol):
-    """Batches by number."""
-
-    def __getitem__(self, number: int) -> Mapping[str, Tensor]: ...
-
-
-class CohortLinear(nn.Module):
+class CohortLinear(WrappedLinear):
     """A frozen linear layer plus one Monarch adapter a member, each written as a LoRA pair of the largest rank.
 
     Shapes: ``a`` ``(members, rank, n)``, ``b`` ``(members, m, rank)``. Invariant: a number that is no part of a
@@ -46,25 +41,14 @@ class CohortLinear(nn.Module):
 
     def __init__(self, base: nn.Module, features: tuple[int, int], blocks: Sequence[Blocks | None]) -> None:
         """Wrap ``base``, a linear map of ``features`` ``(n, m)``; a member without an adapter has None for blocks."""
-        super().__init__()
-        self.base, self.features = base, features
+        super().__init__(base)
+        self.features = features
         self.shapes = [None if pair is None else Choice(*pair[0].shape[:2]) for pair in blocks]
-        # A half-precision base keeps its adapters in float32, as everywhere here.
         like = _trained_like(next(base.parameters()))
         self.a, self.b = map(nn.Parameter, _stack([_write(pair, features, like) for pair in blocks]))
         supports = _stack([_write(_ones(pair), features, like) for pair in blocks])
         for parameter, support in zip((self.a, self.b), supports, strict=True):
             _keep_zeros(parameter, support)
-
-    @property
-    def weight(self) -> Tensor:
-        """Of the wrapped layer: some models look at it before they call the layer."""
-        return cast(Tensor, self.base.weight)
-
-    @property
-    def bias(self) -> Tensor | None:
-        """Of the wrapped layer."""
-        return cast(Tensor | None, self.base.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(members * examples, ..., n)`` to ``(members * examples, ..., m)``."""
@@ -310,8 +294,7 @@ def _keep_zeros(parameter: nn.Parameter, support: Tensor) -> None:
 
 def _trained_like(weight: Tensor) -> Tensor:
     """An empty tensor of the device and dtype in which what is trained beside ``weight`` is kept."""
-    half = weight.dtype in (torch.float16, torch.bfloat16)
-    return torch.empty(0, device=weight.device, dtype=torch.float32 if half else weight.dtype)
+    return torch.empty(0, device=weight.device, dtype=adapter_dtype(weight))
 
 
 def _members_of(x: Tensor, parameter: Tensor) -> int:

@@ -8,18 +8,14 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from morenas.api import Batch, Batches
 from morenas.monarch import num_parameters
 from morenas.space import Choice, SearchSpace
 
-Batch = Mapping[str, Tensor]
+__all__ = ["Batch", "Batches", "Problem", "Recipe", "Shapes", "cost"]
+
 Shapes = Mapping[str, Choice]
 """An architecture: module name to choice; modules without an adapter are absent."""
-
-
-class Batches(Protocol):
-    """An endless sequence of batches; each is a pure function of its number."""
-
-    def __getitem__(self, number: int) -> Batch: ...
 
 
 @dataclass(frozen=True)

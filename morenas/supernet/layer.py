@@ -17,7 +17,30 @@ from morenas.supernet.grid import SHARINGS, Grid, block_counts, link_masks, rank
 from morenas.supernet.merged import merged_linear, merging_is_cheaper, written_out
 
 
-class SupernetLinear(nn.Module):
+class WrappedLinear(nn.Module):
+    """A layer in the place of a linear one, its ``base``."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+
+    @property
+    def weight(self) -> Tensor:
+        """Of the wrapped layer: some models look at it (T5 at its dtype) before they call the layer."""
+        return cast(Tensor, self.base.weight)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Of the wrapped layer."""
+        return cast(Tensor | None, self.base.bias)
+
+
+def adapter_dtype(weight: Tensor) -> torch.dtype:
+    """Adapters stay in float32 beside a half-precision base, as PEFT keeps them."""
+    return torch.float32 if weight.dtype in (torch.float16, torch.bfloat16) else weight.dtype
+
+
+class SupernetLinear(WrappedLinear):
     """A frozen linear layer plus ``sum over choices c of p[c] * (Monarch adapter of shape c)``.
 
     Invariant: with a one-hot ``p`` on choice c it computes exactly the discrete adapter whose blocks ``factors(c)``
@@ -45,34 +68,21 @@ class SupernetLinear(nn.Module):
         Raises:
             ValueError: If ``sharing`` is unknown.
         """
-        super().__init__()
+        super().__init__(base)
         if sharing not in SHARINGS:
             raise ValueError(f"sharing={sharing!r}: choose from {', '.join(SHARINGS)}")
-        self.base = base
         self.sharing = sharing
         self.choices = tuple(choices)
         self.counts = block_counts(choices)
         self.max_rank = max(choice.blk_r for choice in choices)
         self.grid = Grid.build(*features, self.counts)
         weight = next(base.parameters())
-        # Adapters stay in float32 beside a half-precision base, as PEFT keeps them.
-        dtype = torch.float32 if weight.dtype in (torch.float16, torch.bfloat16) else weight.dtype
-        device = weight.device
+        dtype, device = adapter_dtype(weight), weight.device
         self.register_buffer("gates", rank_gates(choices).to(device, dtype), persistent=False)
         self.first = nn.Parameter(self._initial_first(generator).to(device, dtype))
         self.second = nn.Parameter(torch.zeros(self.first.shape[0], self.grid.out_features, device=device, dtype=dtype))
         self._link: Tensor | None = None
         self._drawn: Choice | None = None
-
-    @property
-    def weight(self) -> Tensor:
-        """Of the wrapped layer: some models look at it (T5 at its dtype) before they call the layer."""
-        return cast(Tensor, self.base.weight)
-
-    @property
-    def bias(self) -> Tensor | None:
-        """Of the wrapped layer."""
-        return cast(Tensor | None, self.base.bias)
 
     def _initial_first(self, generator: torch.Generator | None) -> Tensor:
         """Kaiming uniform at the block width of each slot; shared slots take the geometric middle of the counts."""

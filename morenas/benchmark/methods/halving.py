@@ -11,20 +11,23 @@ from morenas.benchmark.problem import Problem, Shapes
 from morenas.errors import InputError
 from morenas.seeds import derive
 
-RUNGS = (1 / 16, 1 / 4, 1)  # shares of an alone training after which a trial is judged
+FACTOR = 4  # of the training from one rung to the next; as many trials are judged before one is let through
+RUNGS = (1, FACTOR, FACTOR**2)  # when a trial is judged, in the smallest trainings; the last is a whole one
 
 
 def successive_halving(problem: Problem, seed: int) -> Found:
     """Train random architectures, stop those that fall behind on "select", until one alone training is spent.
 
-    Source: Li et al. 2020, reduction factor 4.
+    Source: Li et al. 2020; a trial that was stopped is not taken up again.
     """
     if importlib.util.find_spec("optuna") is None:
         raise InputError("Successive halving needs optuna, which is not installed: pip install 'morenas[bench]'.")
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=4)
+    pruner = optuna.pruners.SuccessiveHalvingPruner(
+        min_resource=RUNGS[0], reduction_factor=FACTOR, bootstrap_count=FACTOR
+    )
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0), pruner=pruner)
     total, spent, curve = problem.recipe.steps, 0, list[tuple[float, Shapes]]()
     best, reached = None, (-1, float("inf"))
@@ -33,12 +36,12 @@ def successive_halving(problem: Problem, seed: int) -> Found:
         trial = study.ask()
         with cohort(problem, [shapes], seed) as members:
             training = Training(problem, members, seed)
-            for rung, share in enumerate(RUNGS):
-                steps = min(round(share * total), training.step + total - spent)
+            for rung, resource in enumerate(RUNGS):
+                steps = min(round(resource / RUNGS[-1] * total), training.step + total - spent)
                 spent += steps - training.step
                 training.run(steps)
                 [loss] = evaluate(problem, members, "select")
-                trial.report(loss, rung + 1)
+                trial.report(loss, resource)
                 if (rung, -loss) > (reached[0], -reached[1]):
                     best, reached = shapes, (rung, loss)
                     curve.append((float(spent), shapes))
@@ -46,4 +49,4 @@ def successive_halving(problem: Problem, seed: int) -> Found:
                     break
         study.tell(trial, loss)
     assert best is not None
-    return Found(best, float(spent), curve)
+    return Found(best, float(spent), curve, {"trials": float(len(study.trials))})

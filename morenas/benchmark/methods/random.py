@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
-from morenas.benchmark.alone import mean_loss, train_alone
+from morenas.benchmark.alone import train_alone
 from morenas.benchmark.descend import descend
 from morenas.benchmark.methods.found import FORWARD, Found
 from morenas.benchmark.problem import Problem, Shapes
 from morenas.seeds import derive
 from morenas.space import sample_architecture
+from morenas.supernet import Supernet
 from morenas.supernet.prepare import prepared
 
 ASKED = 32  # architectures that a supernet is asked about
+BATCHES = 4  # of "select", on which it is asked: as many as our search measures on
 
 
 def random_alone(problem: Problem, seed: int) -> Found:
@@ -32,9 +32,8 @@ def random_alone(problem: Problem, seed: int) -> Found:
 def random_shared(problem: Problem, seed: int) -> Found:
     """A supernet trained on a random architecture a step; then the best of many draws by its loss on "select"."""
     generator = torch.Generator().manual_seed(derive(seed, "random", "shared"))
-    batches = math.ceil(len(next(iter(problem.examples("select").values()))) / problem.recipe.batch_size)
-    asking = ASKED * batches * FORWARD
-    steps = max(problem.recipe.steps // 2, round(problem.recipe.steps - asking))
+    asking = ASKED * BATCHES * FORWARD
+    steps = max(problem.recipe.steps // 2, int(problem.recipe.steps - asking))
     with prepared(problem.model, problem.space, "per_nblocks", seed, problem.head) as (net, head):
         descend(
             problem,
@@ -44,11 +43,16 @@ def random_shared(problem: Problem, seed: int) -> Found:
             before=lambda step: net.draw(sample_architecture(problem.space, problem.budget, generator)),
         )
         draws = draw(problem, ASKED, derive(seed, "random", "asked"))
-        losses = []
-        for shapes in draws:
-            net.draw(shapes)
-            losses.append(mean_loss(problem, "select"))
+        losses = [_ask(problem, net, shapes, seed) for shapes in draws]
     return Found(draws[losses.index(min(losses))], steps + asking)
+
+
+@torch.no_grad()
+def _ask(problem: Problem, net: Supernet, shapes: Shapes, seed: int) -> float:
+    net.draw(shapes)
+    problem.model.eval()
+    batches = problem.batches("select", derive(seed, "random", "select"))
+    return float(torch.stack([problem.losses(problem.model, batches[n]).mean() for n in range(BATCHES)]).mean())
 
 
 def draw(problem: Problem, count: int, seed: int) -> list[Shapes]:
