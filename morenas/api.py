@@ -42,10 +42,11 @@ from morenas.tracking.observer import NullObserver, Observer
 SNAPSHOTS = 200  # mixing probabilities kept of a search, evenly spread
 READ_EVERY = 10  # weight steps between readings of the weights' losses from an accelerator, at most
 
-SPECTRUM_BATCHES = 8  # batches of the architecture's data that a spectral start looks at
+SPECTRUM_BATCHES = 8  # batches of the architecture's data that a spectral start looks at, or one for 8 weight steps
 MEASURED_BATCHES = 4  # of the same, that an architecture's loss is measured on
 PLAYOFF_BATCHES = 8  # batches that the architectures of a play-off are compared on
-MEASUREMENTS = 0.15  # architectures measured, as a share of the weight steps; at least 12
+MEASUREMENTS = 0.15  # architectures measured, as a share of the weight steps
+FEWEST_MEASUREMENTS = 12  # or one for 5 weight steps, where that is less
 PLAYOFF_STEPS = 0.05  # weight steps of each architecture of a play-off, as a share of the search's
 START_ENTROPY = 0.5  # nats a group: how sure of its scores a spectral start is
 
@@ -274,7 +275,8 @@ class _Search:
         self.supernet.open()
         if not any(bool(layer.change().any()) for layer in self.supernet.layers.values()):
             return  # the loss reaches no adapter: there is nothing to take apart, and no logit moves
-        losses = [partial(self._judge, self.val_batches, number) for number in range(SPECTRUM_BATCHES)]
+        batches = range(_spectrum_batches(self.settings.steps))
+        losses = [partial(self._judge, self.val_batches, number) for number in batches]
         found = spectrum(self.supernet, sample_layers(self.supernet.layers, losses))
         for name, layer in self.supernet.layers.items():
             layer.load(found.blocks[name])
@@ -427,9 +429,10 @@ class _Search:
         scores = scores.masked_fill(self.forbidden, 0.0)
         priors = [scores] if self.energy is None else [scores, self.energy]
         finals = self._playoff()
+        fewest = self.settings.playoff if name == "playoff" else 1
         asked = Finals(
             self.measure,
-            self.settings.measurements or max(12, round(MEASUREMENTS * self.settings.steps)),
+            self.settings.measurements or max(_measurements(self.settings.steps), fewest),
             torch.Generator().manual_seed(derive(self.settings.seed, "selection")),
             self.settings.playoff,
             finals,
@@ -471,6 +474,16 @@ class _Search:
             steps=self.loop.step,
             stopped=self.stopped,
         )
+
+
+def _spectrum_batches(steps: int) -> int:
+    """Batches that a spectral start looks at after so many weight steps."""
+    return max(1, min(SPECTRUM_BATCHES, steps // 8))
+
+
+def _measurements(steps: int) -> int:
+    """Architectures to measure after so many weight steps: few in a short search, which they would outweigh."""
+    return max(round(MEASUREMENTS * steps), min(FEWEST_MEASUREMENTS, steps // 5), 1)
 
 
 def _read_every(device: torch.device, checkpoint_every: int) -> int:

@@ -197,3 +197,9 @@ def test_the_winner_of_a_play_off_brings_the_weights_that_it_was_trained_to() ->
         assert not torch.equal(trained.head[name], plain.head[name])
     pairs = [(plain.factors[name][1], trained.factors[name][1]) for name in plain.factors]
     assert pairs and not any(torch.equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize(("steps", "architectures", "batches"), [(8, 1, 1), (26, 5, 3), (65, 12, 8), (400, 60, 8)])
+def test_scores_and_measurements_cost_little_of_a_short_search(steps: int, architectures: int, batches: int) -> None:
+    assert api._measurements(steps) == architectures
+    assert api._spectrum_batches(steps) == batches

@@ -11,13 +11,13 @@ then projected onto the class of every candidate, which leaves E = D - M. Two sc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from morenas.monarch import Link, project, to_dense
+from morenas.monarch import Link, project, to_lora
 from morenas.space.choices import Choice
 from morenas.supernet.inject import Supernet
 
@@ -82,90 +82,105 @@ def projections(change: Tensor, choices: Iterable[Choice]) -> Blocks:
 def kept(change: Tensor, blocks: Blocks, choices: Iterable[Choice], sample: Sample | None = None) -> Tensor:
     """What every choice keeps of ``change`` ``(m, n)``: shape ``(choices,)``, dtype of ``change``, on the processor.
 
+    ``|D|^2 - |D - M|^2 = 2 <D, M> - <M, M>`` needs no ``(m, n)`` matrix for a choice: M is the sum of one outer product
+    per slot, and an inner product of two of those is a product of two numbers.
+
     Args:
         blocks: The projections of ``change``, with every block count and rank of the choices.
         sample: What the layer saw, for the curvature; the energy without.
     """
-    size = _energy if sample is None else _curvature(sample, change)
-    whole = size(change)
-    return torch.stack([whole - size(error) for error in _errors(change, blocks, choices)]).cpu()
+    kept_by_rank = {count: _kept_by_rank(change, first, second, sample) for count, (first, second) in blocks.items()}
+    nothing = change.new_zeros(())
+    return torch.stack([kept_by_rank[count][rank - 1] if rank else nothing for count, rank in choices]).cpu()
 
 
-def _energy(matrix: Tensor) -> Tensor:
-    return matrix.square().sum()
+def _kept_by_rank(change: Tensor, first: Tensor, second: Tensor, sample: Sample | None) -> Tensor:
+    """What the first slots of every block keep, shape ``(ranks,)``."""
+    a, b = to_lora(first, second, Link.CYCLIC, change.shape[1], change.shape[0])
+    image, ins, outs, scale = change, a.T, b, 1.0
+    if sample is not None:
+        x, g = sample.x.to(change), sample.g.to(change)
+        image, ins, outs, scale = g @ change @ x.T, x @ a.T, g @ b, sample.rows / (len(x) * len(x))
+    slots = first.shape[:2]
+    with_change = (image.T @ outs * ins).sum(dim=0).view(slots).sum(dim=0)
+    among = ((ins.T @ ins) * (outs.T @ outs)).view(*slots, *slots).sum(dim=(0, 2))
+    return scale * (2 * with_change.cumsum(0) - among.cumsum(0).cumsum(1).diagonal())
 
 
-def _curvature(sample: Sample, like: Tensor) -> Callable[[Tensor], Tensor]:
-    """``rows tr(G E A E')`` as a function of E ``(m, n)``, by second moments or by rows, whichever multiply less."""
-    x, g = sample.x.to(like), sample.g.to(like)
-    (tokens, n), m = x.shape, g.shape[1]
-    scale = sample.rows / tokens**2
-    if n * (n + m) < tokens * (n + tokens):
-        moments, gradients = x.T @ x, g.T @ g
-        return lambda matrix: scale * ((matrix @ moments) * (gradients @ matrix)).sum()
-    return lambda matrix: scale * (g @ matrix @ x.T).square().sum()
-
-
-def _errors(change: Tensor, blocks: Blocks, choices: Iterable[Choice]) -> Iterator[Tensor]:
-    """What each choice leaves of ``change``."""
-    out_features, in_features = change.shape
-    for count, rank in choices:
-        if rank:
-            first, second = blocks[count]
-            yield change - to_dense(first[:, :rank], second[:, :, :rank], Link.CYCLIC, in_features, out_features)
-        else:
-            yield change
-
-
-def sample_layers(layers: Mapping[str, nn.Module], losses: Iterable[Callable[[], Tensor]]) -> dict[str, Sample]:
+def sample_layers(layers: Mapping[str, nn.Module], losses: Sequence[Callable[[], Tensor]]) -> dict[str, Sample]:
     """Take each loss forward and backward, and keep up to ``TOKENS`` evenly spread rows of what every layer saw.
 
-    ``grad`` of no tensor is touched. Gradients are zero where the loss does not depend on a layer's output; layers
-    that no loss calls are absent.
+    Every loss gives as many. ``grad`` of no tensor is touched. Gradients are zero where the loss does not depend on a
+    layer's output; layers that no loss calls are absent.
 
     Returns:
         Layer name to its sample, in float32.
     """
     seen: dict[str, list[Sample]] = {name: [] for name in layers}
     for loss in losses:
-        calls, value = _watched(layers, loss)
-        outputs = [call.output for call in calls]
-        grads = torch.autograd.grad(value, outputs, allow_unused=True, materialize_grads=True)
-        for call, grad in zip(calls, grads, strict=True):
-            x, g = call.x.flatten(0, -2), grad.flatten(0, -2)
-            seen[call.name].append(_thin([Sample(x, g, len(x))]))
-    return {name: _thin(samples) for name, samples in seen.items() if samples}
+        anchor = torch.zeros((), requires_grad=True)
+        calls, value = _watched(layers, loss, -(-TOKENS // len(losses)), anchor)
+        torch.autograd.grad(value, anchor, allow_unused=True)
+        for call in calls:
+            seen[call.name].append(call.sample)
+    return {name: _joined(samples) for name, samples in seen.items() if samples}
 
 
 @torch.no_grad()
-def sample_inputs(layers: Mapping[str, nn.Module], losses: Iterable[Callable[[], Tensor]]) -> dict[str, Tensor]:
+def sample_inputs(layers: Mapping[str, nn.Module], losses: Sequence[Callable[[], Tensor]]) -> dict[str, Tensor]:
     """Take each loss forward, and keep up to ``TOKENS`` rows of every layer's inputs, ``(tokens, n)`` in float32."""
     seen: dict[str, list[Sample]] = {name: [] for name in layers}
     for loss in losses:
-        for name, x, _ in _watched(layers, loss)[0]:
-            rows = x.flatten(0, -2)
-            seen[name].append(_thin([Sample(rows, rows, len(rows))]))
-    return {name: _thin(samples).x for name, samples in seen.items() if samples}
+        for call in _watched(layers, loss, -(-TOKENS // len(losses)))[0]:
+            seen[call.name].append(call.sample)
+    return {name: _joined(samples).x for name, samples in seen.items() if samples}
 
 
-class _Call(NamedTuple):
-    """A call of a layer: input ``(..., n)``, without its graph, and output ``(..., m)``."""
+class _Call:
+    """Evenly spread rows of one call of a layer: of its input, and of the gradient in its output once that is known."""
 
-    name: str
-    x: Tensor
-    output: Tensor
+    def __init__(self, name: str, x: Tensor, output: Tensor, most: int) -> None:
+        self.name, self.rows = name, output[..., 0].numel()
+        self.taken = _spread(self.rows, most, x.device)
+        self.x = x.detach().flatten(0, -2)[self.taken].float()
+        self.g = self.x.new_zeros(len(self.taken), output.shape[-1])
+
+    @property
+    def sample(self) -> Sample:
+        return Sample(self.x, self.g, self.rows)
 
 
-def _watched(layers: Mapping[str, nn.Module], loss: Callable[[], Tensor]) -> tuple[list[_Call], Tensor]:
-    """Every call of the layers during a loss, in order, and the loss."""
+class _Watch(torch.autograd.Function):
+    """The identity, which keeps rows of the gradient as it passes.
+
+    ``anchor`` is a leaf that every watched output leads to: a backward pass to it meets them all, whichever weights are
+    trained, and holds no gradient longer than it is needed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, anchor: Tensor, call: _Call) -> Tensor:
+        ctx.call = call
+        return output.clone()  # a view could not be changed in place by the model
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        ctx.call.g = grad.flatten(0, -2)[ctx.call.taken].float()
+        return grad, None, None
+
+
+def _watched(
+    layers: Mapping[str, nn.Module], loss: Callable[[], Tensor], most: int, anchor: Tensor | None = None
+) -> tuple[list[_Call], Tensor]:
+    """Every call of the layers during a loss, in order, with at most so many rows each; and the loss.
+
+    Gradients come to the calls when the loss is differentiated in ``anchor``.
+    """
     calls: list[_Call] = []
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def hook(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            if torch.is_grad_enabled() and not output.requires_grad:  # all below it is frozen
-                output = output.detach().requires_grad_().clone()
-            calls.append(_Call(name, given[0].detach(), output))
-            return output
+            calls.append(_Call(name, given[0], output, most))
+            return output if anchor is None else cast(Tensor, _Watch.apply(output, anchor, calls[-1]))
 
         return hook
 
@@ -177,7 +192,13 @@ def _watched(layers: Mapping[str, nn.Module], loss: Callable[[], Tensor]) -> tup
             handle.remove()
 
 
-def _thin(samples: list[Sample]) -> Sample:
-    x, g = (torch.cat(parts).float() for parts in zip(*((sample.x, sample.g) for sample in samples), strict=True))
-    taken = torch.linspace(0, len(x) - 1, min(TOKENS, len(x)), device=x.device).round().long()
+def _joined(samples: list[Sample]) -> Sample:
+    """One sample of several, of at most ``TOKENS`` rows."""
+    x, g = (torch.cat(parts) for parts in zip(*((sample.x, sample.g) for sample in samples), strict=True))
+    taken = _spread(len(x), TOKENS, x.device)
     return Sample(x[taken], g[taken], sum(sample.rows for sample in samples))
+
+
+def _spread(rows: int, most: int, device: torch.device) -> Tensor:
+    """Numbers of at most so many rows, evenly spread."""
+    return torch.linspace(0, rows - 1, min(most, rows), device=device).round().long()

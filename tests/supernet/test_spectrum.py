@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -216,6 +217,30 @@ def test_of_many_rows_evenly_spread_ones_are_kept_of_inputs_and_gradients_alike(
     both = sample_layers(net.layers(), [lambda: net(x), lambda: net(x)])["a"]
     assert len(both.x) == 5 and torch.equal(both.x[[0, -1]], x[[0, -1]])
     assert len(sample_inputs(net.layers(), [lambda: net(x)])["a"]) == 5
+
+
+def test_every_loss_gives_as_many_rows_and_no_more_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TOKENS", 6)
+    net, held = Net(), []
+
+    class Counting(module._Call):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            held.append(len(self.x))
+
+    monkeypatch.setattr(module, "_Call", Counting)
+    rows = [torch.arange(12.0).view(4, 3) + 100 * number for number in range(3)]
+    sample = sample_layers({"a": net.a}, [lambda x=x: net(x) for x in rows])["a"]  # type: ignore[misc]
+    assert held == [2, 2, 2]
+    assert torch.equal(sample.x, torch.cat([x[[0, 3]] for x in rows]))
+    assert sample.rows == 12
+
+
+def test_a_model_may_change_a_sampled_output_in_place() -> None:
+    layer = nn.Linear(3, 2).requires_grad_(False)
+    x = normal(5, 3, dtype=torch.float32)
+    sample = sample_layers({"layer": layer}, [lambda: layer(x).mul_(3.0).sum()])["layer"]
+    assert torch.equal(sample.g, torch.full((5, 2), 3.0))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
