@@ -35,7 +35,7 @@ from morenas.seeds import derive, seed_pass
 from morenas.selection import MEASURED, SELECTIONS, Finals
 from morenas.space import Choice, SearchSpace
 from morenas.supernet import RELAXATIONS, Supernet
-from morenas.supernet.prepare import prepared
+from morenas.supernet.prepare import evaluation_mode, prepared
 from morenas.supernet.spectrum import sample_layers, spectrum
 from morenas.tracking.observer import NullObserver, Observer
 
@@ -291,7 +291,7 @@ class _Search:
 
     def _judge(self, batches: Batches, number: int) -> Tensor:
         """The loss on a batch, of the supernet as it is mixed."""
-        self.model.eval()
+        evaluation_mode(self.model)
         batch = {key: value.to(self.device) for key, value in batches[number].items()}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
             return self.loss(self.model, batch)
@@ -331,7 +331,10 @@ class _Search:
         elif step < self.settings.steps:  # after that, in a play-off, one architecture has been drawn
             self.supernet.mix(self.mixing_probs(step, torch.Generator().manual_seed(seed)))
         # Dropout is for the weights; the architecture is judged as it would be used.
-        self.model.train(level == "lower")
+        if level == "lower":
+            self.model.train()
+        else:
+            evaluation_mode(self.model)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             return self.loss(
                 self.model, {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}

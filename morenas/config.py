@@ -16,7 +16,7 @@ from morenas.errors import InputError, suggest
 from morenas.schema import FinetuneRunConfig, RunConfig, SearchRunConfig
 from morenas.usage import choices
 
-OPEN_KEYS = ("task.test_splits", "task.test_files")  # mappings of the user's own names
+OPEN_KEYS = ("task.test_splits", "task.test_files", "task.mix")  # mappings of the user's own names
 
 
 def register_schemas() -> None:

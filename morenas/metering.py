@@ -19,12 +19,17 @@ SAVE_EVERY = 5.0  # seconds
 
 @dataclass
 class Phase:
-    """What a phase took so far, interruptions added up. Memory in bytes: of the GPU in use, else of the process."""
+    """What a phase took so far, interruptions added up.
+
+    Memory in bytes, of the GPU in use, else of the process: its peak, and that less what was in use when the phase
+    began, the frozen model among it.
+    """
 
     name: str
     seconds: float = 0.0
     steps: int = 0
     peak_memory_bytes: int | None = None
+    memory_over_model_bytes: int | None = None
 
 
 class Meter:
@@ -48,10 +53,13 @@ class Meter:
         phase = self.phases.setdefault(name, Phase(name))
         before, began = phase.seconds, time.perf_counter()
         reset_peak_memory(self.device)
+        held = memory_in_use(self.device)
 
         def measure() -> None:
             phase.seconds = before + time.perf_counter() - began
-            phase.peak_memory_bytes = max(phase.peak_memory_bytes or 0, peak_memory(self.device))
+            peak = peak_memory(self.device)
+            phase.peak_memory_bytes = max(phase.peak_memory_bytes or 0, peak)
+            phase.memory_over_model_bytes = max(phase.memory_over_model_bytes or 0, peak - held)
             self.save()
 
         self._measure = measure
@@ -94,8 +102,22 @@ def peak_memory(device: str) -> int:
         import torch
 
         return int(torch.cuda.max_memory_allocated(device))
+    return _of_process("VmHWM")
+
+
+def memory_in_use(device: str) -> int:
+    """Memory in use now, in bytes."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.memory_allocated(device))
+    return _of_process("VmRSS")
+
+
+def _of_process(line: str) -> int:
+    """A line of Linux' report on the process; elsewhere its high-water mark, whatever was asked for."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
+        return int(next(one for one in lines if one.startswith(line)).split()[1]) * 1024
     scale = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale

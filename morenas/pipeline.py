@@ -7,7 +7,7 @@ so the phases of a run can simply be called again.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,12 +17,13 @@ import datasets
 import torch
 from torch import nn
 
+from morenas.base_model import BaseModel
 from morenas.devices import describe_device, resolve_device
 from morenas.errors import InputError
 from morenas.files import read_json, write_json
 from morenas.hub import require_hub
 from morenas.metering import Meter
-from morenas.models import Pretrained, load_pretrained, target_linears
+from morenas.models import Pretrained, target_linears
 from morenas.models.source import hub_need
 from morenas.results import git_commit, versions, write_results
 from morenas.rundir import RunDirectory, plain
@@ -30,12 +31,25 @@ from morenas.schema import RunConfig
 from morenas.seeds import derive
 from morenas.tasks.encode import encode
 from morenas.tasks.load import Task, load_task
+from morenas.tasks.prompts import encode_records
 from morenas.tasks.spec import TaskSpec
 from morenas.tracking.observer import ConsoleObserver
 from morenas.tracking.report import write_report
 from morenas.tracking.table import print_closing
 from morenas.tracking.trackers import TrackedObserver, Trackers, build_trackers
-from morenas.training import FinetuneData, Method, TrainingSettings, attach, evaluate, finetune, save_adapter
+from morenas.training import (
+    ClassifierScorer,
+    FinetuneData,
+    LanguageScorer,
+    Method,
+    Scorer,
+    TrainingSettings,
+    attach,
+    finetune,
+    save_adapter,
+)
+
+GENERATED = "generated_accuracy"  # the metric that costs most
 
 
 @dataclass(frozen=True)
@@ -67,38 +81,20 @@ class Pipeline:
         require_hub(*(need for need in (spec.hub_need(), hub_need(config.model.name_or_path)) if need))
         with self.meter.phase("prepare"):
             self.task = load_task(spec, config.seed)
-            self.pretrained = self.load_model()
+            self.base = BaseModel(config, self.task, self.device)
+            pretrained = self.base.get()
+            self.tokenizer, self.fingerprint = pretrained.tokenizer, pretrained.fingerprint
             self.encoded = self._encode(self.task)
-        self._check_inputs({"data": self.task.provenance["fingerprint"], "model": self.pretrained.fingerprint})
-        for note in self.pretrained.notes:
+        self._check_inputs({"data": self.task.provenance["fingerprint"], "model": self.fingerprint})
+        for note in pretrained.notes:
             self.observer.message(note)
         self.training = training_settings(config, self.device)
-        self.model_parameters = count_pretrained(self.pretrained)
-
-    def load_model(self) -> Pretrained:
-        """The pretrained model with its fresh head, the same every time."""
-        model = self.config.model
-        return load_pretrained(
-            model.name_or_path,
-            self.task.num_labels,
-            self.task.label_names,
-            self.task.spec.kind,
-            derive(self.config.seed, "head"),
-            model.attn_implementation,
-        )
-
-    @contextmanager
-    def model_on_device(self) -> Iterator[nn.Module]:
-        """The pretrained model where it computes; every fine-tune loads its own, so it is taken back afterwards."""
-        model: nn.Module = self.pretrained.model
-        try:
-            yield model.to(self.device)
-        finally:
-            model.to("cpu")
+        self.model_parameters = count_pretrained(pretrained)
 
     def targets(self, target_modules: Any, exclude_modules: Any) -> dict[str, tuple[int, int]]:
         """Linear layers that adapters may go to, name to ``(in, out)``."""
-        model, head = self.pretrained.model, self.pretrained.head
+        pretrained = self.base.get()
+        model, head = pretrained.model, pretrained.head
         found = target_linears(model, _names(target_modules), head)
         if exclude_modules is not None:
             excluded = target_linears(model, _names(exclude_modules), head)
@@ -133,14 +129,12 @@ class Pipeline:
         settings = TrainingSettings(
             **asdict(self.training) | ({} if learning_rate is None else {"learning_rate": learning_rate})
         )
-        pretrained = self.load_model()
+        pretrained = self.base.take()
         with self.meter.phase(phase) as measured:
             model = attach(
                 pretrained.model, method, targets, pretrained.head, derive(self.config.seed, phase), self.final_steps()
             )
-            data = FinetuneData(
-                self.encoded.final_train, self.encoded.select, pretrained.tokenizer, self.task.metrics, self.task.metric
-            )
+            data = self._finetune_data()
             checkpoints = self.directory.checkpoints / phase
             result = finetune(model, data, settings, checkpoints, self.observer, pretrained.head, phase)
             measured.steps = result.steps
@@ -163,18 +157,19 @@ class Pipeline:
 
     def finish(self, kind: str, rows: list[dict[str, Any]], budget: dict[str, Any] | None = None) -> float:
         """Publish results, report and closing table; return the main metric on the select split."""
-        main = next(iter(self.task.tests))
-        value = rows[0]["metrics"]["select"][self.task.metric]
+        main = next(iter(rows[0]["metrics"]))
+        value = rows[0]["metrics"]["select"][self.task.select_metric]
         results = {
             "status": "complete",
             "kind": kind,
             "task": self.task.spec.name,
+            "task_kind": self.task.spec.kind,
             "metric": self.task.metric,
             "split": main,
             "model": {
                 "name": self.config.model.name_or_path,
                 "parameters": self.model_parameters,
-                "fingerprint": self.pretrained.fingerprint,
+                "fingerprint": self.fingerprint,
             },
             "budget": budget,
             "methods": rows,
@@ -214,26 +209,43 @@ class Pipeline:
                     f"{fingerprint[:12]}, then {began_with[what][:12]}); restore it, or start a new run."
                 )
 
+    def _finetune_data(self) -> FinetuneData:
+        """Checkpoints are chosen without generating, unless that is what they are chosen by."""
+        names = [name for name in self.task.spec.metrics if name != GENERATED]
+        score = self._scorer(self.task.spec, tuple(dict.fromkeys([*names, self.task.select_metric])))
+        return FinetuneData(
+            self.encoded.final_train, self.encoded.select, self.tokenizer, score, self.task.select_metric
+        )
+
     def _read_tests(self, model: nn.Module) -> dict[str, dict[str, float]]:
-        settings, tokenizer = self.training, self.pretrained.tokenizer
-        return {
-            name: evaluate(
-                model, self._tokens(test), tokenizer, self.task.metrics, settings.eval_batch_size, settings.bf16
-            )
-            for name, test in self.task.tests.items()
-        }
+        """Metrics by test set; of several parts of a task their mean comes first."""
+        settings, tests = self.training, {}
+        for name, test in self.task.tests.items():
+            spec = self.task.test_specs[name]
+            score = self._scorer(spec, spec.metrics)
+            tests[name] = score(model, self._tokens(test, spec, train=False), settings.eval_batch_size, settings.bf16)
+        if self.task.spec.mix is None:
+            return tests
+        mean = {metric: sum(test[metric] for test in tests.values()) / len(tests) for metric in self.task.spec.metrics}
+        return {"mean": mean, **tests}
+
+    def _scorer(self, spec: TaskSpec, metrics: Sequence[str]) -> Scorer:
+        if spec.causal:
+            return LanguageScorer(self.tokenizer, metrics, spec.answer, spec.max_new_tokens)
+        return ClassifierScorer(self.tokenizer, self.task.metrics)
 
     def _encode(self, task: Task) -> Encoded:
         return Encoded(
-            self._tokens(task.search_train),
-            self._tokens(task.search_val),
-            self._tokens(task.final_train()),
-            self._tokens(task.select),
+            self._tokens(task.search_train, task.spec),
+            self._tokens(task.search_val, task.spec),
+            self._tokens(task.final_train(), task.spec),
+            self._tokens(task.select, task.spec),
         )
 
-    def _tokens(self, dataset: datasets.Dataset) -> datasets.Dataset:
-        spec = self.task.spec
-        return encode(dataset, self.pretrained.tokenizer, spec.text_columns, spec.max_length)
+    def _tokens(self, dataset: datasets.Dataset, spec: TaskSpec, train: bool = True) -> datasets.Dataset:
+        if spec.causal:
+            return encode_records(dataset, self.tokenizer, spec, train)
+        return encode(dataset, self.tokenizer, spec.text_columns, spec.max_length)
 
 
 @contextmanager
@@ -274,23 +286,25 @@ def run_name(config: RunConfig, budget: str) -> str:
 def task_spec(config: RunConfig) -> TaskSpec:
     """The task section of a config as the tasks package takes it."""
     task = asdict(config.task)
-    for key in ("kind", "source"):
+    for key in ("kind", "source", "answer", "prompt"):
         task[key] = task[key].value
-    for key in ("text_columns", "label_names", "metrics"):
+    for key in ("text_columns", "label_names", "metrics", "choices"):
         task[key] = None if task[key] is None else tuple(task[key])
     return TaskSpec(**task)
 
 
 def training_settings(config: RunConfig, device: str) -> TrainingSettings:
     """The training section of a config as the training package takes it."""
-    values = {key: value for key, value in asdict(config.training).items() if key != "init"}
+    elsewhere = ("init", "gradient_checkpointing")
+    values = {key: value for key, value in asdict(config.training).items() if key not in elsewhere}
     return TrainingSettings(**values, seed=config.seed, device=device)
 
 
 def count_pretrained(pretrained: Pretrained) -> int:
     """Parameters of the pretrained model, its head not counted."""
-    heads = tuple(f"{name}." for name in pretrained.head)
-    return sum(p.numel() for name, p in pretrained.model.named_parameters() if not name.startswith(heads))
+    model = pretrained.model
+    head = sum(p.numel() for name in pretrained.head for p in model.get_submodule(name).parameters())
+    return int(model.num_parameters()) - head  # which knows how many a quantized weight stands for
 
 
 def summary(results: dict[str, Any]) -> dict[str, Any]:

@@ -69,6 +69,35 @@ class Compare(Enum):
 class Kind(Enum):
     classification = "classification"
     regression = "regression"
+    choice = "choice"
+    generation = "generation"
+
+
+class Answer(Enum):
+    choice = "choice"
+    number = "number"
+    letter = "letter"
+    text = "text"
+
+
+class Prompt(Enum):
+    auto = "auto"
+    chat = "chat"
+    alpaca = "alpaca"
+    plain = "plain"
+
+
+class Dtype(Enum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Quantization(Enum):
+    none = "none"
+    bnb_4bit = "bnb_4bit"
+    bnb_8bit = "bnb_8bit"
+    int8 = "int8"
 
 
 class Source(Enum):
@@ -99,7 +128,7 @@ class MethodName(Enum):
 class TaskConfig:
     name: str = MISSING  # as in +task=<name>
     kind: Kind = Kind.classification
-    text_columns: list[str] = MISSING  # one or two columns
+    text_columns: list[str] = MISSING  # one or two columns; of records, those that make up the prompt
     label_column: str = "label"
     label_names: list[str] | None = None  # in label order; null: taken from the data
     metrics: list[str] = MISSING  # the first is maximized
@@ -114,13 +143,27 @@ class TaskConfig:
     search_val: float = 0.30  # fraction of the train split that the architecture is trained on
     select: float = 0.15  # fraction of the train split that checkpoints and candidates are chosen on
     max_examples: int | None = None  # take a seeded sample of the train split; null: all of it
-    max_length: int = 128  # tokens
+    max_length: int = 128  # tokens; of a record, prompt and output together
+    select_metric: str | None = None  # chooses checkpoints on the select split; null: the first of metrics
+    folder: str | None = None  # of the task inside data_dir, looked into where it is there; null: the name's last part
+    mix: Any = None  # name of a part: {fields in which it differs}; trained on together, tested one by one
+    # Of kind choice and generation, whose examples are records of instruction, input, output and answer:
+    render: str | None = None  # turns the rows of a hub data set into records; null: they are records
+    choices: list[str] | None = None  # where a record names none ("Answer format: a/b"); null: those of train
+    continuation: str = "the correct answer is {answer}"  # what a choice is scored as
+    answer: Answer = Answer.choice  # how an answer is read out of generated text
+    prompt: Prompt = Prompt.auto  # auto: the tokenizer's chat template, else alpaca
+    max_new_tokens: int = 32  # tokens generated at most
+    truncate: bool = False  # cut a prompt that is too long from the left; false: refuse it
 
 
 @dataclass
 class ModelConfig:
     name_or_path: str = MISSING  # name on the hub, a local folder, or "demo"
     attn_implementation: str | None = None  # "eager", "sdpa" …; null: the library's choice
+    dtype: Dtype = Dtype.float32  # of the frozen weights; adapters stay in float32
+    quantization: Quantization = Quantization.none  # of the frozen weights; bnb_*: bitsandbytes, int8: torchao
+    device_map: str | None = None  # "auto" …: accelerate spreads the model over devices; null: one device
 
 
 @dataclass
@@ -170,7 +213,7 @@ class SearchConfig:
     arch_learning_rate: float = 0.1
     learning_rate: float | None = None  # of the weights; null: training.learning_rate
     measurements: int | None = (
-        None  # architectures whose loss a selection measures; null: 0.15 of the steps, 12 or more
+        None  # architectures whose loss a selection measures; null: 0.15 of the steps; in a short search more, up to 12
     )
     playoff: int = 4  # architectures that selection=playoff trains alone
     playoff_steps: int | None = None  # weight steps of each of them; null: 0.05 of the search's
@@ -195,6 +238,7 @@ class TrainingConfig:
     max_grad_norm: float = 1.0  # gradients are scaled down to it; 0: as they are
     evals: int = 3  # evaluations on the select split over the run; the best is kept
     checkpoint_every: int = 200  # optimizer steps; one is kept at each evaluation too
+    gradient_checkpointing: bool = False  # compute activations anew in the backward pass: less memory, a third slower
     bf16: bool = False  # autocast; for GPUs, and processors with AVX512-bf16 or AMX
     init: Init = Init.inherit  # of the final adapter: from the supernet, or fresh
 

@@ -106,20 +106,20 @@ def run_search(
     from morenas.tasks.batches import Batches
 
     settings = search_settings(config, run.final_steps())
-    tokenizer, size = run.pretrained.tokenizer, config.training.batch_size
+    pretrained, tokenizer, size = run.base.get(), run.tokenizer, config.training.batch_size
     run.observer.message(
         f"Searching {len(space.groups)} x {len(space.choices)} choices over {len(space.modules)} modules of "
         f"'{config.model.name_or_path}' for at most {budget.params:,} adapter parameters."
     )
-    with run.meter.phase("search") as measured, run.model_on_device() as model:
+    with run.meter.phase("search") as measured:
         outcome = search_architecture(
-            model,
+            pretrained.model,
             Batches(run.encoded.search_train, tokenizer, size, derive(config.seed, "search", "train")),
             Batches(run.encoded.search_val, tokenizer, size, derive(config.seed, "search", "val")),
             space,
             budget.params,
             settings,
-            run.pretrained.head,
+            pretrained.head,
             checkpoint=run.directory.checkpoints / "search.safetensors",
             observer=run.observer,
             select_batches=Batches(run.encoded.select, tokenizer, size, derive(config.seed, "search", "select")),
@@ -205,7 +205,7 @@ def describe(
 
     modules = {name: ModuleShape(*choice, *space.modules[name]) for name, choice in outcome.shapes.items()}
     return Architecture(
-        base_model=run.pretrained.name,
+        base_model=run.config.model.name_or_path,
         link="cyclic",
         modules=modules,
         params_fraction=outcome.params / run.model_parameters,

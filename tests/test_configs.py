@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
@@ -13,10 +14,23 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from morenas.config import config_directory, register_schemas, to_config
-from morenas.schema import FinetuneRunConfig, RelaxationName, SearchRunConfig, SelectionName, Start, Stop
+from morenas.pipeline import task_spec
+from morenas.schema import (
+    Answer,
+    FinetuneRunConfig,
+    Kind,
+    Prompt,
+    RelaxationName,
+    SearchRunConfig,
+    SelectionName,
+    Start,
+    Stop,
+)
 from morenas.search import search_settings
 from morenas.search_settings import NAMES, STARTS
 from morenas.supernet import RELAXATIONS
+from morenas.tasks.metrics import check_metrics
+from morenas.tasks.spec import ANSWERS, KINDS, PROMPTS
 
 CONFIGS = Path(config_directory())
 FILES = sorted(path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.rglob("*.yaml"))
@@ -87,6 +101,57 @@ def test_the_nine_glue_tasks_are_there_with_published_settings() -> None:
     assert (rte.budget.lora_rank, rte.budget.fraction) == (32, 0.05)
 
 
+PAPER = {
+    "commonsense": {
+        "boolq",
+        "piqa",
+        "siqa",
+        "hellaswag",
+        "winogrande",
+        "arc_easy",
+        "arc_challenge",
+        "openbookqa",
+        "mixed",
+    },
+    "math": {"gsm8k", "aqua", "mawps", "svamp", "addsub", "multiarith", "singleeq", "mathqa", "mixed"},
+}
+
+
+@pytest.mark.parametrize("group", PAPER)
+def test_the_tasks_of_language_models_are_there_and_make_whole_tasks(group: str) -> None:
+    assert {path.name for path in FILES if path.parts[:2] == ("task", group)} == PAPER[group]
+    for name in PAPER[group]:
+        config = composed("search", [f"+task={group}/{name}", "task.data_dir=data"])
+        assert isinstance(config, SearchRunConfig)
+        spec = task_spec(config)
+        check_metrics(spec.metrics, spec.kind, spec.select_metric)
+        assert spec.causal and config.model.name_or_path == "meta-llama/Llama-3.2-1B"
+        assert (spec.select_metric or spec.metrics[0]) == ("accuracy" if group == "commonsense" else "log_likelihood")
+        assert all(part.train_split or spec.mix for part in spec.parts().values())
+        assert {part.answer for part in spec.parts().values()} <= {"choice", "number", "letter"}
+
+
+def test_the_commonsense_mix_holds_the_eight_tasks_as_they_are_alone() -> None:
+    mixed = composed("search", ["+task=commonsense/mixed"])
+    assert isinstance(mixed, SearchRunConfig)
+    parts = task_spec(mixed).parts()
+    assert set(parts) == PAPER["commonsense"] - {"mixed"}
+    for name, part in parts.items():
+        config = composed("search", [f"+task=commonsense/{name}"])
+        assert isinstance(config, SearchRunConfig)
+        assert replace(task_spec(config), name=name, max_length=part.max_length) == part
+        assert config.training == mixed.training
+
+
+def test_parts_of_a_mix_are_changed_and_left_out_on_the_command_line() -> None:
+    words = ["~task.mix.aqua", "+task.mix.mawps.train_file=x.jsonl", "+task.mix.gsm8k.train_split=null"]
+    config = composed("search", ["+task=math/mixed", *words])
+    assert isinstance(config, SearchRunConfig)
+    parts = task_spec(config).parts()
+    assert set(parts) == {"gsm8k", "mawps", "svamp"}
+    assert (parts["mawps"].train_file, parts["gsm8k"].train_split) == ("x.jsonl", None)
+
+
 def test_a_hub_task_names_its_test_splits_on_the_command_line() -> None:
     words = ["+task=hub", *REQUIRED["task/hub"], "task.test_splits={held: test}"]
     config = composed("search", words)
@@ -137,7 +202,15 @@ def test_by_default_a_search_takes_two_thirds_of_the_final_steps_and_all_are_war
 
 @pytest.mark.parametrize(
     ("typed", "known"),
-    [(Start, STARTS), (Stop, NAMES["stop"]), (RelaxationName, RELAXATIONS), (SelectionName, NAMES["selection"])],
+    [
+        (Kind, KINDS),
+        (Answer, ANSWERS),
+        (Prompt, PROMPTS),
+        (Start, STARTS),
+        (Stop, NAMES["stop"]),
+        (RelaxationName, RELAXATIONS),
+        (SelectionName, NAMES["selection"]),
+    ],
 )
 def test_schema_and_library_name_the_same(typed: type[Enum], known: Collection[str]) -> None:
     assert {name.value for name in typed} == set(known)

@@ -1,4 +1,4 @@
-"""Tiny classifiers with Monarch adapters that do something."""
+"""Tiny models with Monarch adapters that do something."""
 
 from __future__ import annotations
 
@@ -6,23 +6,33 @@ from typing import Any
 
 import torch
 from peft import get_peft_model
-from tiny_models import tiny_batch, tiny_classifier
+from tiny_models import LANGUAGE_MODELS, Tiny, tiny_batch
 from torch import Tensor, nn
 
 from morenas.adapters import MoReConfig
 from morenas.models import target_linears
 from morenas.models.load import find_head
 
+MODELS = (
+    *LANGUAGE_MODELS,
+    *(Tiny(family, causal=False) for family in ("bert", "roberta", "distilbert", "deberta-v2", "electra", "llama")),
+)
+"""Whatever PEFT promises is to hold of each of them."""
 
-def adapted(family: str = "bert", seed: int = 0, **config: Any) -> Any:
-    """A tiny classifier with adapters on all linear layers outside the head; ``init_weights=False`` by default.
 
-    A PEFT model; typed as Any, for tests reach into its layers.
+def adapted(tiny: str | Tiny = "bert", seed: int = 0, **config: Any) -> Any:
+    """A tiny model with adapters on all linear layers outside the head; ``init_weights=False`` by default.
+
+    A family's name stands for its classifier. A PEFT model; typed as Any, for tests reach into its layers.
     """
-    model = tiny_classifier(family)
+    model = (Tiny(tiny, causal=False) if isinstance(tiny, str) else tiny).model()
+    return get_peft_model(model, more_config(model, seed, **config))
+
+
+def more_config(model: nn.Module, seed: int = 0, **config: Any) -> MoReConfig:
+    """A config for adapters on all linear layers outside the head; they will start at random, by ``seed``."""
     torch.manual_seed(seed)
-    settings = {"target_modules": linears(model), "nblocks": 2, "blk_r": 2, "init_weights": False, **config}
-    return get_peft_model(model, MoReConfig(**settings))
+    return MoReConfig(**{"target_modules": linears(model), "nblocks": 2, "blk_r": 2, "init_weights": False, **config})
 
 
 def linears(model: nn.Module) -> list[str]:
@@ -46,3 +56,8 @@ def base_weights(model: nn.Module) -> dict[str, Tensor]:
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     """Bit for bit."""
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def learning(model: nn.Module) -> set[str]:
+    """Names of the parameters that are trained."""
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}

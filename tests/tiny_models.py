@@ -1,8 +1,9 @@
-"""Tiny classifiers of eight families with random weights, and a word-level tokenizer, for every package."""
+"""Tiny classifiers and language models of many families, random weights, and a word-level tokenizer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,19 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BertConfig,
     DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
+    GemmaConfig,
     GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    PhiConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -32,8 +39,10 @@ WORDS = tuple(_TEXT.split())
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 HIDDEN, INTERMEDIATE, LAYERS, HEADS = 16, 24, 2, 2
-DECODERS = ("gpt2", "llama", "qwen2")
-NO_PAD_TOKEN = ("gpt2", "llama")
+CAUSAL = ("gpt2", "llama", "qwen2", "mistral", "gemma", "phi", "gpt_neox", "opt")
+"""Families of decoders, as language models and as classifiers."""
+
+NO_PAD_TOKEN = ("gpt2", "llama", "mistral", "phi", "gpt_neox")
 """Families whose tokenizer is saved without a pad token, as the real ones are."""
 
 _SIZES: dict[str, Any] = {
@@ -72,6 +81,13 @@ _DECODER: dict[str, Any] = {
     "bos_token_id": 2,
     "eos_token_id": 3,
 }
+_EVERY_HEAD_ITS_OWN: dict[str, Any] = {key: value for key, value in _DECODER.items() if key != "num_key_value_heads"}
+_OPT: dict[str, Any] = {
+    **{key: value for key, value in _EVERY_HEAD_ITS_OWN.items() if key != "intermediate_size"},
+    "ffn_dim": INTERMEDIATE,
+    "word_embed_proj_dim": HIDDEN,
+    "pad_token_id": 0,
+}
 
 _CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "bert": lambda: BertConfig(**_SIZES),
@@ -84,12 +100,17 @@ _CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "gpt2": lambda: GPT2Config(**_GPT2, n_positions=70, bos_token_id=3, eos_token_id=3),
     "llama": lambda: LlamaConfig(**_DECODER),
     "qwen2": lambda: Qwen2Config(**{**_DECODER, "pad_token_id": 0}),
+    "mistral": lambda: MistralConfig(**_DECODER),
+    "gemma": lambda: GemmaConfig(**{**_DECODER, "pad_token_id": 0}, head_dim=HIDDEN // HEADS),
+    "phi": lambda: PhiConfig(**_EVERY_HEAD_ITS_OWN),
+    "gpt_neox": lambda: GPTNeoXConfig(**_EVERY_HEAD_ITS_OWN),
+    "opt": lambda: OPTConfig(**_OPT),
 }
 FAMILIES = tuple(_CONFIGS)
 
 
 def tiny_config(family: str, **overrides: Any) -> PretrainedConfig:
-    """A config of two layers, width 16; Llama and Qwen2 have narrower key and value projections."""
+    """A config of two layers, width 16; Llama and its like have narrower key and value projections."""
     config = _CONFIGS[family]()
     for key, value in overrides.items():
         setattr(config, key, value)
@@ -104,7 +125,7 @@ def tiny_tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     special: dict[str, Any] = {"unk_token": "[UNK]"}
-    if family in DECODERS:
+    if family in CAUSAL:
         special |= {"bos_token": "[CLS]", "eos_token": "[SEP]"}
     else:
         special |= {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
@@ -146,6 +167,19 @@ def tiny_classifier(family: str = "bert", num_labels: int = 2, seed: int = 0, **
         return AutoModelForSequenceClassification.from_config(config).eval()
 
 
+def tiny_causal(family: str = "llama", seed: int = 0, **overrides: Any) -> PreTrainedModel:
+    """A language model in evaluation mode, its random weights large enough for logits to differ between tokens."""
+    config = tiny_config(family, **overrides)
+    if config.pad_token_id is None:
+        config.pad_token_id = 3  # the eos token
+    for name in ("initializer_range", "init_std"):
+        if hasattr(config, name):
+            setattr(config, name, 0.3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(config).eval()
+
+
 def save_tiny(
     family: str, directory: str | Path, seed: int = 0, num_labels: int | None = None, **overrides: Any
 ) -> Path:
@@ -156,6 +190,15 @@ def save_tiny(
             model = AutoModel.from_config(tiny_config(family, **overrides))
     else:
         model = tiny_classifier(family, num_labels, seed, **overrides)
+    return _save(model, family, directory)
+
+
+def save_tiny_causal(folder: str | Path, family: str, seed: int = 0, **overrides: Any) -> Path:
+    """Save a language model and its tokenizer."""
+    return _save(tiny_causal(family, seed, **overrides), family, folder)
+
+
+def _save(model: PreTrainedModel, family: str, directory: str | Path) -> Path:
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     model.save_pretrained(directory)
@@ -177,3 +220,51 @@ def tiny_batch(size: int = 3, length: int = 7, num_labels: int = 2, seed: int = 
         else torch.randint(num_labels, (size,), generator=generator)
     )
     return {"input_ids": ids * mask, "attention_mask": mask, "labels": labels}
+
+
+def tiny_causal_batch(size: int = 3, length: int = 9, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Prompts with their answers, padded on the right; labels are -100 on the prompt and on the padding."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(4, length + 1, (size, 1), generator=generator)
+    prompts = torch.randint(1, 3, (size, 1), generator=generator)
+    ids = torch.randint(len(SPECIAL), len(SPECIAL) + len(WORDS), (size, length), generator=generator)
+    position = torch.arange(length)
+    mask = (position < lengths).long()
+    answer = (position >= prompts) & (position < lengths)
+    return {"input_ids": ids * mask, "attention_mask": mask, "labels": ids.where(answer, torch.tensor(-100))}
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """One model under test: a family as a language model or, without ``causal``, as a classifier."""
+
+    family: str
+    causal: bool = True
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        return "-".join([self.family, "lm" if self.causal else "classifier", *(name for name, _ in self.options)])
+
+    def model(self, seed: int = 0) -> PreTrainedModel:
+        """Made anew at every call, always with the same weights."""
+        if self.causal:
+            return tiny_causal(self.family, seed, **dict(self.options))
+        return tiny_classifier(self.family, seed=seed, **dict(self.options))
+
+    def batch(self, seed: int = 0) -> dict[str, torch.Tensor]:
+        return tiny_causal_batch(seed=seed) if self.causal else tiny_batch(seed=seed)
+
+    def save(self, folder: str | Path) -> Path:
+        """Save model and tokenizer."""
+        return _save(self.model(), self.family, folder)
+
+
+LANGUAGE_MODELS = (
+    *(Tiny(family) for family in CAUSAL),
+    Tiny("llama", options=(("tie_word_embeddings", True),)),
+    Tiny("opt", options=(("word_embed_proj_dim", 8),)),  # as OPT-350M: projections around the decoder
+)
+"""Every decoder as a language model; among them tied and untied embeddings, fused and grouped projections."""
+
+CLASSIFIERS = tuple(Tiny(family, causal=False) for family in FAMILIES)
+"""Every family as a classifier."""

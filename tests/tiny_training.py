@@ -15,7 +15,7 @@ from torch import nn
 from morenas.models import target_linears
 from morenas.models.load import find_head
 from morenas.space import Architecture, ModuleShape
-from morenas.training import FinetuneData, Lora, Method, TrainingSettings, attach
+from morenas.training import ClassifierScorer, FinetuneData, Lora, Method, TrainingSettings, attach
 
 SETTINGS = TrainingSettings(learning_rate=5e-3, max_steps=12, batch_size=8, evals=4)
 """Twelve steps, evaluated after 3, 6, 9 and 12."""
@@ -70,7 +70,7 @@ def tiny_data(family: str = "bert", train: int = 40, select: int = 24, regressio
         tiny_dataset(train, family, 0, regression),
         tiny_dataset(select, family, 1, regression),
         tokenizer,
-        _metrics,
+        ClassifierScorer(tokenizer, _metrics),
         metric,
     )
 

@@ -109,7 +109,18 @@ class MoReConfig(PeftConfig):
             )
         if not 0 <= self.dropout < 1:
             raise InputError(f"MoReConfig: dropout={self.dropout} must be in [0, 1).")
+        self._check_layers()
         _check_shape("MoReConfig", {"nblocks": self.nblocks, "blk_r": self.blk_r})
+
+    def _check_layers(self) -> None:
+        for option in ("layers_to_transform", "layers_pattern"):
+            if getattr(self, option) is not None and isinstance(self.target_modules, str):
+                kind = "all-linear" if self.target_modules.lower() == "all-linear" else "a pattern"
+                raise InputError(
+                    f"MoReConfig: {option} has no effect on {kind}; give target_modules as a list of name endings."
+                )
+        if self.layers_pattern and self.layers_to_transform is None:
+            raise InputError("MoReConfig: layers_pattern has no effect without layers_to_transform; give both.")
 
     def _check_architecture(self, architecture: dict[str, dict[str, int]]) -> None:
         if not architecture:

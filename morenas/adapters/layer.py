@@ -19,6 +19,9 @@ class MoReLayer(nn.Module, BaseTunerLayer):
 
     Factors by adapter name: ``morenas_first`` ``(N, r, ceil(n / N))`` and ``morenas_second`` ``(N, ceil(m / N), r)``.
 
+    The base layer may be quantized, as long as it is a ``nn.Linear`` that knows its feature counts; merging is then
+    refused.
+
     Invariant: the base layer's parameters are never changed but while adapters are merged, and then the unmerged
     weight is kept and put back as it was, so no number of merges and unmerges moves a bit of it.
     """
@@ -38,9 +41,9 @@ class MoReLayer(nn.Module, BaseTunerLayer):
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self._unmerged_weight: Tensor | None = None
-        self.fan_in_fan_out = isinstance(self.get_base_layer(), Conv1D)
-        rows, columns = self._base_weight().shape
-        self.in_features, self.out_features = (rows, columns) if self.fan_in_fan_out else (columns, rows)
+        base = self.get_base_layer()
+        self.fan_in_fan_out = isinstance(base, Conv1D)
+        self.in_features, self.out_features = _features(base)
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, module_name, config)
 
@@ -93,13 +96,20 @@ class MoReLayer(nn.Module, BaseTunerLayer):
             safe_merge: Refuse a merged weight that is not finite.
             adapter_names: Adapters to merge; None for the active ones.
         Raises:
+            TypeError: If the base weight is quantized.
             ValueError: If ``safe_merge`` and the result is not finite; the weight is then unchanged.
         """
         names = [name for name in check_adapters_to_merge(self, adapter_names) or [] if name in self.morenas_first]
         if not names:
             return
         parameter = self._base_weight()
-        merged = parameter.data.to(self.morenas_first[names[0]].dtype, copy=True)
+        if type(parameter) is not nn.Parameter or not parameter.is_floating_point():  # torchao's say they are floats
+            raise TypeError(
+                f"A base weight kept as {type(parameter).__name__} of {parameter.dtype} cannot take up adapters; load "
+                "the model without quantization."
+            )
+        # never narrower than the base weight, whose precision an adapter of half precision would cost
+        merged = parameter.data.to(torch.promote_types(parameter.dtype, self.morenas_first[names[0]].dtype), copy=True)
         for name in names:
             merged += self.get_delta_weight(name)
         if safe_merge and not torch.isfinite(merged).all():
@@ -110,12 +120,12 @@ class MoReLayer(nn.Module, BaseTunerLayer):
         self.merged_adapters.extend(names)
 
     def unmerge(self) -> None:
-        """Put the unmerged weight back, bit for bit."""
+        """Put the unmerged weight back, bit for bit unless the model was cast since."""
         if self._unmerged_weight is None:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
         parameter = self._base_weight()
-        parameter.data = self._unmerged_weight.to(parameter.device)
+        parameter.data = self._unmerged_weight.to(parameter)
         self._unmerged_weight = None
         self.merged_adapters.clear()
 
@@ -144,6 +154,13 @@ class MoReLayer(nn.Module, BaseTunerLayer):
 
     def __repr__(self) -> str:
         return f"morenas.{super().__repr__()}"
+
+
+def _features(base: nn.Module) -> tuple[int, int]:
+    if isinstance(base, Conv1D):
+        return base.weight.shape[0], base.weight.shape[1]
+    assert isinstance(base, nn.Linear), type(base)  # the model lets nothing else in
+    return base.in_features, base.out_features  # its weight may be packed into another shape by a quantizer
 
 
 class MoReLinear(MoReLayer):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import torch
 from peft.config import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_target_module_exists
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
@@ -14,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from morenas.adapters.config import MoReConfig
 from morenas.adapters.layer import MoReLayer, MoReLinear
 from morenas.adapters.register import PREFIX
+from morenas.errors import InputError
 
 
 class MoReModel(BaseTuner):
@@ -29,7 +32,15 @@ class MoReModel(BaseTuner):
         if peft_config.architecture is None:
             return check_target_module_exists(peft_config, key)
         # PEFT shortens long lists of targets to endings; the architecture stays exact.
-        return peft_config.shape_of(key) is not None
+        if peft_config.shape_of(key) is None:
+            return False
+        whole = any(re.match(rf"(^|.*\.){name}($|\..*)", key) for name in peft_config.modules_to_save or ())
+        if whole and key in peft_config.architecture:
+            raise InputError(
+                f"MoRe '{key}': the architecture gives it an adapter, and modules_to_save="
+                f"{peft_config.modules_to_save} trains it whole; leave it out of one of them."
+            )
+        return not whole
 
     def _create_and_replace(
         self,
@@ -47,10 +58,10 @@ class MoReModel(BaseTuner):
             target.update_layer(adapter_name, current_key, peft_config)
             return
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
-        if not isinstance(base, torch.nn.Linear | Conv1D):
+        if not _takes_adapters(base):
             raise TypeError(
                 f"MoRe '{current_key}': a {type(base).__name__} cannot take a Monarch adapter; "
-                "target torch.nn.Linear or transformers' Conv1D."
+                "target torch.nn.Linear or transformers' Conv1D, and leave others out by exclude_modules."
             )
         layer = MoReLinear(target, adapter_name, current_key, peft_config)
         if adapter_name not in self.active_adapters:
@@ -64,3 +75,27 @@ class MoReModel(BaseTuner):
         else:
             # On unloading PEFT also hands ``weight`` over, which a trained head of several layers does not have.
             setattr(parent, child_name, new_module)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """PEFT's hook around every pass; without it PEFT drops the arguments that only LoRA knows, and says nothing."""
+        for name in ("adapter_names", "alora_offsets"):
+            if kwargs.get(name) is not None:
+                raise NotImplementedError(
+                    f"MoRe does not support {name}; make one adapter active by set_adapter, or convert the adapters "
+                    "to LoRA."
+                )
+        yield
+
+    def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """Refused: the weighted sum of Monarch adapters is in general none of a like shape."""
+        raise NotImplementedError(
+            "MoRe does not support add_weighted_adapter; base_model.set_adapter([...]) lets several adapters add up, "
+            "and LoRA, to which they can be converted, has it."
+        )
+
+
+def _takes_adapters(module: nn.Module) -> bool:
+    # nn.MultiheadAttention reads its projection's weight without calling it: an adapter there would never run
+    never_called = isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
+    return isinstance(module, nn.Linear | Conv1D) and not never_called

@@ -1,4 +1,4 @@
-"""Load a pretrained sequence classifier, with a head whose start depends on the seed alone."""
+"""Load a pretrained causal language model, or a sequence classifier whose head starts from the seed alone."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ from typing import TYPE_CHECKING, Any
 from morenas.errors import InputError
 from morenas.models.quiet import quiet_transformers
 from morenas.models.source import WAYS_OUT, ModelSource, resolve_model
+from morenas.models.weights import FrozenWeights
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+CAUSAL = ("choice", "generation")
+"""Kinds of task that a causal language model answers."""
+
+
 @dataclass(frozen=True)
 class Pretrained:
-    """A classifier ready to be adapted.
+    """A model ready to be adapted.
 
     Attributes:
-        model: The task model, in evaluation mode, on the CPU.
+        model: The task model, in evaluation mode, on the CPU, or where its device map put it.
         tokenizer: Its tokenizer; has a pad token, pads on the right.
         name: What the user named.
         head: Modules trained beside any adapter, in module order: what the task adds to the pretrained
-            network.
+            network. Empty for a causal language model.
         fingerprint: SHA-256 of the local weight files, or the hub's commit.
         notes: What was decided on the way and a user should know.
     """
@@ -46,31 +50,39 @@ def load_pretrained(
     kind: str = "classification",
     seed: int = 0,
     attn_implementation: str | None = None,
-    dtype: torch.dtype | None = None,
+    weights: FrozenWeights = FrozenWeights(),  # noqa: B008  it is frozen
 ) -> Pretrained:
-    """Load whatever ``AutoModelForSequenceClassification`` loads.
+    """Load whatever ``AutoModelForSequenceClassification`` loads, or ``AutoModelForCausalLM`` for a causal kind.
 
     The global random state is left as it was.
 
     Args:
         name_or_path: ``"demo"`` (packaged), a folder, or a name on the hub.
-        num_labels: Number of classes; 1 for regression.
+        num_labels: Number of classes; 1 for regression; a causal language model has none.
         label_names: Names of the classes, or ``None``.
-        kind: ``"classification"`` or ``"regression"``.
+        kind: ``"classification"``, ``"regression"``, ``"choice"`` or ``"generation"``; the last two are causal.
         seed: Decides the start of the new head.
         attn_implementation: ``"eager"``, ``"sdpa"``, ... or the library's choice.
-        dtype: Of the weights; float32 unless given.
+        weights: How the frozen weights are kept.
     Raises:
-        InputError: If the model is missing, incomplete, damaged or no text classifier.
+        InputError: If the model is missing, incomplete, damaged or of another kind, or if this machine cannot keep its
+            weights as asked.
     """
-    source = resolve_model(name_or_path)
-    model, loading = _load_model(source, _head_config(num_labels, label_names, kind), seed, attn_implementation, dtype)
+    source, causal = resolve_model(name_or_path), kind in CAUSAL
+    options = weights.options() | ({} if causal else _head_config(num_labels, label_names, kind))
+    if attn_implementation is not None:
+        options["attn_implementation"] = attn_implementation
+    model, loading = _load_model(source, causal, options, seed)
     tokenizer = _load_tokenizer(source)
     notes = _notes(source, loading) + _ensure_pad_token(source, model, tokenizer)
-    new = set(loading["missing_keys"]) | {key for key, *_ in loading["mismatched_keys"]}
-    _check_base(source, model, new, {key for key, *_ in loading["mismatched_keys"]})
+    mismatched = {key for key, *_ in loading["mismatched_keys"]}
+    new = set(loading["missing_keys"]) | mismatched
+    _check_base(source, model, new, mismatched)
+    if causal:
+        _check_causal(source, model, new)
     _limit_to_positions(tokenizer, model)
-    return Pretrained(model, tokenizer, source.name, find_head(model, new), _fingerprint(source, model), notes)
+    head = () if causal else find_head(model, new)
+    return Pretrained(model, tokenizer, source.name, head, _fingerprint(source, model), notes)
 
 
 def find_head(model: nn.Module, new_keys: Iterable[str] = ()) -> tuple[str, ...]:
@@ -105,30 +117,27 @@ def _head_config(num_labels: int, label_names: Sequence[str] | None, kind: str) 
 
 
 def _load_model(
-    source: ModelSource,
-    head: dict[str, Any],
-    seed: int,
-    attn_implementation: str | None,
-    dtype: torch.dtype | None,
+    source: ModelSource, causal: bool, options: dict[str, Any], seed: int
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     import torch
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    options: dict[str, Any] = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    kind = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return AutoModelForSequenceClassification.from_pretrained(
+            loaded: Any = kind.from_pretrained(
                 source.location,
-                dtype=dtype or torch.float32,
                 local_files_only=source.local,
                 ignore_mismatched_sizes=True,  # a head for other labels is replaced, and a note says so
                 output_loading_info=True,
-                **head,
                 **options,
             )
+            model, loading = loaded
+            return model, loading
         except Exception as error:  # unpickling errors among them, which share no base with the others
-            raise _cannot_load(source, "model", error) from error
+            what = "model" if "quantization_config" not in options else "model, quantized as asked,"
+            raise _cannot_load(source, what, error, causal) from error
 
 
 def _load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
@@ -143,11 +152,10 @@ def _load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _cannot_load(source: ModelSource, what: str, error: Exception) -> InputError:
+def _cannot_load(source: ModelSource, what: str, error: Exception, causal: bool = False) -> InputError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return InputError(
-        f"Model '{source.name}': its {what} cannot be loaded as a text classifier: {reason} To go on, {WAYS_OUT}."
-    )
+    kind = "causal language model" if causal else "text classifier"
+    return InputError(f"Model '{source.name}': its {what} cannot be loaded as a {kind}: {reason} To go on, {WAYS_OUT}.")
 
 
 def _check_base(source: ModelSource, model: PreTrainedModel, new: set[str], mismatched: set[str]) -> None:
@@ -167,10 +175,22 @@ def _check_base(source: ModelSource, model: PreTrainedModel, new: set[str], mism
         )
 
 
+def _check_causal(source: ModelSource, model: PreTrainedModel, new: set[str]) -> None:
+    """A model that was no causal language model is loaded as one without a word, with a new output layer."""
+    if new:
+        raise InputError(
+            f"Model '{source.name}': its weights lack {len(new)} tensors of {type(model).__name__} (the first is "
+            f"{min(new)}): it is no causal language model, which this task needs. Choose one, such as model=llama."
+        )
+
+
 def _limit_to_positions(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-    """Cut texts where the learned positions end, which not every tokenizer knows."""
+    """Cut texts where the positions end, which not every tokenizer knows."""
     from torch import nn
 
+    positions = getattr(model.config, "max_position_embeddings", None) or 0
+    if positions > 0:  # XLNet's has no limit, and says -1
+        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and name.endswith(("position_embeddings", ".wpe")):
             # RoBERTa counts from behind its padding index.

@@ -36,8 +36,8 @@ class WrappedLinear(nn.Module):
 
 
 def adapter_dtype(weight: Tensor) -> torch.dtype:
-    """Adapters stay in float32 beside a half-precision base, as PEFT keeps them."""
-    return torch.float32 if weight.dtype in (torch.float16, torch.bfloat16) else weight.dtype
+    """Adapters stay in float32 beside a base of half precision or of whole numbers, as PEFT keeps them."""
+    return torch.float64 if weight.dtype == torch.float64 else torch.float32
 
 
 class SupernetLinear(WrappedLinear):

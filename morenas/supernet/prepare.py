@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from morenas.space.choices import SearchSpace
 from morenas.supernet.inject import Supernet
@@ -64,3 +65,16 @@ def trainable_head(model: nn.Module, head: Sequence[str]) -> Iterator[dict[str, 
             parameter.requires_grad_(requires_grad).grad = grad
         for module, flag in training.items():
             module.training = flag
+
+
+def evaluation_mode(model: nn.Module) -> None:
+    """Evaluation mode, in which layers that compute activations anew still do, where they draw no dropout of their own.
+
+    transformers' layers do so in training mode alone; the architecture is judged without dropout, in as little memory.
+    """
+    model.eval()
+    for module in model.modules():
+        anew = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
+        own = getattr(module, "dropout", 0.0)  # a module of its own has been told
+        if anew and not (isinstance(own, float) and own > 0):
+            module.training = True

@@ -11,7 +11,8 @@ then projected onto the class of every candidate, which leaves E = D - M. Two sc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -119,9 +120,11 @@ def sample_layers(layers: Mapping[str, nn.Module], losses: Sequence[Callable[[],
     seen: dict[str, list[Sample]] = {name: [] for name in layers}
     for loss in losses:
         anchor = torch.zeros((), requires_grad=True)
-        calls, value = _watched(layers, loss, -(-TOKENS // len(losses)), anchor)
-        torch.autograd.grad(value, anchor, allow_unused=True)
-        for call in calls:
+        with _watching(layers, -(-TOKENS // len(losses)), anchor) as calls:
+            value = loss()
+            made = list(calls)  # a model that computes activations anew calls its layers again on the way back
+            torch.autograd.grad(value, anchor, allow_unused=True)
+        for call in made:
             seen[call.name].append(call.sample)
     return {name: _joined(samples) for name, samples in seen.items() if samples}
 
@@ -130,9 +133,11 @@ def sample_layers(layers: Mapping[str, nn.Module], losses: Sequence[Callable[[],
 def sample_inputs(layers: Mapping[str, nn.Module], losses: Sequence[Callable[[], Tensor]]) -> dict[str, Tensor]:
     """Take each loss forward, and keep up to ``TOKENS`` rows of every layer's inputs, ``(tokens, n)`` in float32."""
     seen: dict[str, list[Sample]] = {name: [] for name in layers}
-    for loss in losses:
-        for call in _watched(layers, loss, -(-TOKENS // len(losses)))[0]:
-            seen[call.name].append(call.sample)
+    with _watching(layers, -(-TOKENS // len(losses))) as calls:
+        for loss in losses:
+            loss()
+    for call in calls:
+        seen[call.name].append(call.sample)
     return {name: _joined(samples).x for name, samples in seen.items() if samples}
 
 
@@ -168,12 +173,11 @@ class _Watch(torch.autograd.Function):
         return grad, None, None
 
 
-def _watched(
-    layers: Mapping[str, nn.Module], loss: Callable[[], Tensor], most: int, anchor: Tensor | None = None
-) -> tuple[list[_Call], Tensor]:
-    """Every call of the layers during a loss, in order, with at most so many rows each; and the loss.
+@contextmanager
+def _watching(layers: Mapping[str, nn.Module], most: int, anchor: Tensor | None = None) -> Iterator[list[_Call]]:
+    """Note every call of the layers, in order, with at most so many rows each.
 
-    Gradients come to the calls when the loss is differentiated in ``anchor``.
+    Gradients come to the calls when a loss is differentiated in ``anchor``.
     """
     calls: list[_Call] = []
 
@@ -186,7 +190,7 @@ def _watched(
 
     handles = [layer.register_forward_hook(watch(name)) for name, layer in layers.items()]
     try:
-        return calls, loss()
+        yield calls
     finally:
         for handle in handles:
             handle.remove()

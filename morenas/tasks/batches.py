@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from morenas.seeds import derive
+from morenas.tasks.prompts import IGNORED
 
 POOL = 50  # batches whose examples are sorted by length together
 
@@ -33,7 +34,10 @@ class Batches:
             for name in tokenizer.model_input_names
             if name in dataset.column_names
         }
-        self._labels = torch.tensor(list(dataset["labels"]))
+        labels = list(dataset["labels"])
+        self._label_of_example = None if isinstance(labels[0], list) else torch.tensor(labels)
+        if self._label_of_example is None:
+            self._columns["labels"] = ([np.asarray(row, dtype=np.int64) for row in labels], IGNORED)
         self._lengths = np.array([len(row) for row in self._columns["input_ids"][0]])
         self._batch_size, self._seed = batch_size, seed
         self._epoch = lru_cache(maxsize=2)(self._order)
@@ -49,10 +53,15 @@ class Batches:
         return self._epoch(epoch)[index]
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
-        """The model's inputs, each ``(examples, longest)`` and padded on the right, and ``labels``."""
+        """The model's inputs, each ``(examples, longest)`` and padded on the right, and ``labels``.
+
+        Labels are ``(examples,)``, or of tokens ``(examples, longest)``.
+        """
         rows = self.rows(number)
-        inputs = {name: _pad([values[row] for row in rows], fill) for name, (values, fill) in self._columns.items()}
-        return {**inputs, "labels": self._labels[torch.from_numpy(rows)]}
+        batch = {name: _pad([values[row] for row in rows], fill) for name, (values, fill) in self._columns.items()}
+        if self._label_of_example is not None:
+            batch["labels"] = self._label_of_example[torch.from_numpy(rows)]
+        return batch
 
     def _order(self, epoch: int) -> list[NDArray[np.int64]]:
         generator = np.random.default_rng(derive(self._seed, "epoch", epoch))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from morenas.errors import InputError, suggest
@@ -60,24 +60,38 @@ def check_examples(spec: TaskSpec, table: Table, names: Sequence[str]) -> list[E
     _check_columns(spec, table)
     examples = []
     for index, row in enumerate(table.rows):
-        texts = {column: _text(table, index, column, row.get(column)) for column in spec.text_columns}
+        texts = {column: checked_text(table, index, column, row.get(column)) for column in spec.text_columns}
         value = row.get(spec.label_column)
         label = _number(table, index, value) if spec.kind == "regression" else _class(table, index, value, names, spec)
         examples.append({**texts, "label": label})
     return examples
 
 
-def _check_columns(spec: TaskSpec, table: Table) -> None:
+def require_columns(table: Table, needed: Iterable[tuple[str, Sequence[str]]], hint: str = "") -> None:
+    """Refuse a table that lacks a column in every row.
+
+    Args:
+        needed: Keys of the task section, each with the columns that it asks for.
+    """
     there = list(dict.fromkeys(column for row in table.rows for column in row))
-    for key, columns in (("text_columns", spec.text_columns), ("label_column", (spec.label_column,))):
+    for key, columns in needed:
         if missing := [column for column in columns if column not in there]:
             raise InputError(
                 f"{table.name}: there is no column '{missing[0]}' (task.{key}){suggest(missing[0], there)}. "
-                f"There are: {', '.join(there)}."
+                f"There are: {', '.join(there)}.{hint}"
             )
 
 
-def _text(table: Table, index: int, column: str, value: Any) -> str:
+def _check_columns(spec: TaskSpec, table: Table) -> None:
+    require_columns(table, (("text_columns", spec.text_columns), ("label_column", (spec.label_column,))))
+
+
+def checked_text(table: Table, index: int, column: str, value: Any) -> str:
+    """The text of a column.
+
+    Raises:
+        InputError: If it is no text, or holds half a character.
+    """
     if not isinstance(value, str):
         raise InputError(f"{table.place(index)}: '{column}' must be text, this is {value!r}.")
     try:

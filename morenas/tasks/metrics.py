@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,15 +37,30 @@ REGRESSION: dict[str, Callable[[Values, Values], float]] = {
     "pearson": lambda predictions, labels: _defined(stats.pearsonr(predictions, labels).statistic),
     "spearman": lambda predictions, labels: _defined(stats.spearmanr(predictions, labels).statistic),
 }
+# Of records, and read off a language model, not off arrays. accuracy: the likeliest of the choices is the right one;
+# generated_accuracy: the answer read out of generated text is; log_likelihood: of the output, the mean over its tokens.
+CHOICE = ("accuracy", "generated_accuracy", "log_likelihood")
+GENERATION = ("generated_accuracy", "log_likelihood")
+KNOWN: dict[str, Collection[str]] = {
+    "classification": CLASSIFICATION,
+    "regression": REGRESSION,
+    "choice": CHOICE,
+    "generation": GENERATION,
+}
 
 
-def check_metrics(names: Sequence[str], kind: str) -> None:
+def check_metrics(names: Sequence[str], kind: str, select_metric: str | None = None) -> None:
     """Refuse a metric that does not exist or does not fit the kind of task.
 
     Raises:
         InputError: Naming it and those there are.
     """
-    known = REGRESSION if kind == "regression" else CLASSIFICATION
+    known = KNOWN[kind]
+    if select_metric is not None and select_metric not in known:
+        raise InputError(
+            f"task.select_metric: '{select_metric}' is no metric of a {kind} task{suggest(select_metric, known)}. "
+            f"There are: {', '.join(known)}."
+        )
     for name in names:
         if name not in known:
             raise InputError(

@@ -2,8 +2,9 @@
 
 from morenas.training.attach import Parameters, attach, count_parameters
 from morenas.training.equal_lora import equal_parameter_lora
-from morenas.training.evaluate import evaluate, predict
+from morenas.training.evaluate import ClassifierScorer, Scorer, predict
 from morenas.training.finetune import FinetuneData, FinetuneResult, finetune
+from morenas.training.language import LanguageScorer
 from morenas.training.methods import (
     METHODS,
     AdaLora,
@@ -24,22 +25,24 @@ __all__ = [
     "METHODS",
     "AdaLora",
     "Boft",
+    "ClassifierScorer",
     "Dora",
     "FinetuneData",
     "FinetuneResult",
     "Full",
     "GraLora",
     "Head",
+    "LanguageScorer",
     "Lora",
     "Method",
     "More",
     "Parameters",
+    "Scorer",
     "TrainingSettings",
     "attach",
     "build_method",
     "count_parameters",
     "equal_parameter_lora",
-    "evaluate",
     "finetune",
     "predict",
     "save_adapter",

@@ -80,12 +80,12 @@ def _without_adapters(model: PreTrainedModel, method: Method, head: Sequence[str
 
 
 def _adapt(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
-    # PEFT adds AdaLoRA's orthogonality term to the loss only in a model of this task type, and only where it
-    # is trained: with the type in the saved config, the loss of a reloaded adapter would be an
-    # AttributeError.
-    config.task_type = TaskType.SEQ_CLS if isinstance(config, AdaLoraConfig) else None
+    causal, allocates = model.can_generate(), isinstance(config, AdaLoraConfig)
+    config.task_type = TaskType.CAUSAL_LM if causal else TaskType.SEQ_CLS if allocates else None
     adapted = get_peft_model(model, config)
-    config.task_type = None
+    # PEFT adds AdaLoRA's orthogonality term to the loss only in a model of a task type, and only where it is trained:
+    # with the type in the saved config, the loss of a reloaded adapter would be an AttributeError.
+    config.task_type = TaskType.CAUSAL_LM if causal and not allocates else None
     return adapted
 
 

@@ -1,9 +1,10 @@
-"""Predictions of a model on a data set, in the data set's order."""
+"""Scores of a model on a data set; predictions of a classifier, in the data set's order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,39 @@ from morenas.errors import InputError
 
 Metrics = Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]]
 """From logits ``(examples, num_labels)`` and labels ``(examples,)`` to named metrics, higher is better."""
+
+
+class Scorer(Protocol):
+    """From a model, an encoded data set, a batch size and whether to autocast to bfloat16, to named metrics."""
+
+    def __call__(
+        self, model: nn.Module, dataset: Dataset, batch_size: int = ..., bf16: bool = ...
+    ) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True)
+class ClassifierScorer:
+    """Scores of a sequence classifier."""
+
+    tokenizer: PreTrainedTokenizerBase
+    metrics: Metrics
+
+    def __call__(
+        self, model: nn.Module, dataset: Dataset, batch_size: int = 64, bf16: bool = False
+    ) -> dict[str, float]:
+        """The metrics of a model on a data set.
+
+        Raises:
+            InputError: If a prediction is not finite.
+        """
+        logits = predict(model, dataset, self.tokenizer, batch_size, bf16)
+        finite = np.asarray(np.isfinite(logits).all(axis=1))
+        if not finite.all():
+            raise InputError(
+                f"{int((~finite).sum())} of {len(finite)} predictions are not finite (the first is row "
+                f"{int(np.argmin(finite))}); the training diverged: lower training.learning_rate."
+            )
+        return {name: float(value) for name, value in self.metrics(logits, np.asarray(dataset["labels"])).items()}
 
 
 @torch.no_grad()
@@ -52,26 +86,3 @@ def predict(
     model.train(training)
     gathered = torch.cat(logits).cpu().numpy()
     return gathered[np.argsort(order, kind="stable")]
-
-
-def evaluate(
-    model: nn.Module,
-    dataset: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    metrics: Metrics,
-    batch_size: int = 64,
-    bf16: bool = False,
-) -> dict[str, float]:
-    """Return the metrics of a model on an encoded data set.
-
-    Raises:
-        InputError: If a prediction is not finite.
-    """
-    logits = predict(model, dataset, tokenizer, batch_size, bf16)
-    finite = np.asarray(np.isfinite(logits).all(axis=1))
-    if not finite.all():
-        raise InputError(
-            f"{int((~finite).sum())} of {len(finite)} predictions are not finite (the first is row "
-            f"{int(np.argmin(finite))}); the training diverged: lower training.learning_rate."
-        )
-    return {name: float(value) for name, value in metrics(logits, np.asarray(dataset["labels"])).items()}

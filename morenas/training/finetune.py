@@ -30,7 +30,7 @@ from morenas.tracking.observer import Observer
 from morenas.training.arguments import one_device, trainer_arguments
 from morenas.training.attach import count_parameters
 from morenas.training.checkpoints import checkpoint_folder, keep_only, last_checkpoint, seal, verify
-from morenas.training.evaluate import Metrics, evaluate
+from morenas.training.evaluate import Scorer
 from morenas.training.losses import NonFiniteLoss
 from morenas.training.settings import TrainingSettings
 from morenas.training.trainer import StepTrainer
@@ -47,14 +47,14 @@ class FinetuneData:
         train: Encoded examples.
         select: Encoded examples that choose among checkpoints; never the test set.
         tokenizer: Of the model; pads batches.
-        metrics: From logits and labels to named metrics, higher is better.
+        score: Named metrics of a model on encoded examples, higher is better.
         metric: The one that decides.
     """
 
     train: Dataset
     select: Dataset
     tokenizer: PreTrainedTokenizerBase
-    metrics: Metrics
+    score: Scorer
     metric: str
 
 
@@ -176,9 +176,7 @@ class _Run(TrainerCallback):
     def _evaluate(self, step: int) -> dict[str, float]:
         data, settings = self.data, self.settings
         try:
-            metrics = evaluate(
-                self.model, data.select, data.tokenizer, data.metrics, settings.eval_batch_size, settings.bf16
-            )
+            metrics = data.score(self.model, data.select, settings.eval_batch_size, settings.bf16)
         except InputError as error:
             raise InputError(
                 f"{self.phase}, after optimizer step {step} of {self.total} (peak learning rate "

@@ -4,8 +4,8 @@ The Trainer brings the optimizer, schedule, clipping, accumulation and mixed pre
 
 - batch and dropout of a micro-batch depend on its number alone, so a resumed run needs no generator state;
 - checkpoints hold what is trained, not the frozen model, and are sealed (see ``checkpoints``);
-- the loss of accumulated micro-batches is the mean over all their examples for every model. The Trainer
-  trusts models whose forward takes ``**kwargs`` to divide by the number of examples themselves, and most
+- the loss of accumulated micro-batches is the mean over all their labels (examples, or tokens) for every model. The
+  Trainer trusts models whose forward takes ``**kwargs`` to divide by the number of examples themselves, and most
   classifiers do not.
 
 Nothing is unpickled on resume: the model's part is safetensors and JSON, and ``Trainer`` (5.23) reads its
@@ -26,6 +26,7 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from morenas.checkpoint import load_tensors, save_tensors
 from morenas.seeds import derive, seed_pass
+from morenas.tasks.prompts import IGNORED
 from morenas.training.checkpoints import checkpoint_folder
 from morenas.training.losses import LossLog, MicroBatch
 from morenas.training.state import allocator_state, load_allocator_state, load_trained_state, trained_state
@@ -114,9 +115,9 @@ class StepTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The micro-batch's share of the mean loss over all examples of the optimizer step."""
+        """The micro-batch's share of the mean loss over all labels of the optimizer step."""
         outputs = model(**inputs)
-        share = 1.0 if num_items_in_batch is None else len(inputs["labels"]) / num_items_in_batch
+        share = 1.0 if num_items_in_batch is None else inputs["labels"].ne(IGNORED).sum() / num_items_in_batch
         loss = outputs.loss * share
         return (loss, outputs) if return_outputs else loss
 

@@ -25,6 +25,12 @@ from morenas.space import Architecture, ModuleShape
         ({"architecture": {"query": {"nblocks": 2}}}, r"architecture\['query'\] must give nblocks and blk_r"),
         ({"architecture": {"query": {"nblocks": 2, "blk_r": 0}}}, r"architecture\['query'\]: blk_r=0"),
         ({"architecture": {"query": {"nblocks": 2, "blk_r": 1}}, "exclude_modules": ["key"]}, "leave exclude_modules"),
+        (
+            {"target_modules": r".*\.query", "layers_to_transform": [0]},
+            "layers_to_transform has no effect on a pattern",
+        ),
+        ({"target_modules": "all-linear", "layers_to_transform": 0}, "layers_to_transform has no effect on all-linear"),
+        ({"target_modules": ["query"], "layers_pattern": "layer"}, "layers_pattern has no effect without"),
     ],
 )
 def test_a_value_out_of_range_is_refused(values: dict[str, Any], said: str) -> None:

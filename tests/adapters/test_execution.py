@@ -43,9 +43,8 @@ def test_compiled_without_a_graph_break_an_adapted_layer_gives_the_same(nblocks:
 
 
 @pytest.mark.parametrize(("nblocks", "blk_r"), SHAPES)
-@pytest.mark.parametrize("family", ["bert", "llama", "gpt2"])
-def test_gradient_checkpointing_gives_the_same_gradients(family: str, nblocks: int, blk_r: int) -> None:
-    model = adapted(family, nblocks=nblocks, blk_r=blk_r, pad=True).train()
+def test_gradient_checkpointing_gives_the_same_gradients(nblocks: int, blk_r: int) -> None:
+    model = adapted(nblocks=nblocks, blk_r=blk_r, pad=True).train()
     expected = gradients(model)
     model.base_model.model.gradient_checkpointing_enable({"use_reentrant": False})
     assert_close(gradients(model), expected)

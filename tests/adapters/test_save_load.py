@@ -1,4 +1,4 @@
-"""What PEFT does with a method: save, load, several adapters, modules to save."""
+"""An adapter's files, and the ways into a model that PEFT and transformers offer for them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,135 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel, convert_to_lora, get_peft_model, set_peft_model_state_dict
-from tiny_adapters import adapted, linears, logits
-from tiny_models import FAMILIES, save_tiny, tiny_classifier
-from transformers import AutoModelForSequenceClassification
+from peft import (
+    PeftModel,
+    convert_to_lora,
+    get_peft_model,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
+from safetensors import safe_open
+from tiny_adapters import MODELS, adapted, learning, linears, logits, more_config, same
+from tiny_models import LANGUAGE_MODELS, Tiny, tiny_classifier
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
 from morenas.adapters import MoReConfig
 from morenas.models import target_linears
+from morenas.models.load import find_head
+
+over_all_models = pytest.mark.parametrize("tiny", MODELS, ids=str)
+over_language_models = pytest.mark.parametrize("tiny", LANGUAGE_MODELS, ids=str)
+LLAMA = Tiny("llama")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_saved_adapter_loads_bit_for_bit(family: str, tmp_path: Path) -> None:
-    model = adapted(family, nblocks=4, blk_r=3, link="monarch")
+def unwrapped(model: Any) -> dict[str, Tensor]:
+    """The adapter of a PEFT model under the names it has in the task model."""
+    return {key.removeprefix("base_model.model."): value for key, value in get_peft_model_state_dict(model).items()}
+
+
+@over_all_models
+@pytest.mark.parametrize("sparing", [False, True])
+def test_a_saved_adapter_loads_bit_for_bit(tiny: Tiny, sparing: bool, tmp_path: Path) -> None:
+    model = adapted(tiny, nblocks=4, blk_r=3, link="monarch")
     model.save_pretrained(tmp_path)
-    again = PeftModel.from_pretrained(tiny_classifier(family), tmp_path)
+    again = PeftModel.from_pretrained(tiny.model(), tmp_path, low_cpu_mem_usage=sparing)
     assert torch.equal(logits(again), logits(model))
-    assert not list(tmp_path.glob("*.bin"))
+    assert not learning(again) and not any(p.is_meta for p in again.parameters())
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+
+
+@over_all_models
+def test_the_file_holds_two_factors_a_module_under_plain_names(tiny: Tiny, tmp_path: Path) -> None:
+    model = adapted(tiny)
+    model.save_pretrained(tmp_path)
+    keys = {f"base_model.model.{name}.morenas_{kind}" for name in linears(tiny.model()) for kind in ("first", "second")}
+    with safe_open(tmp_path / "adapter_model.safetensors", "pt") as file:
+        assert set(file.keys()) == keys == set(get_peft_model_state_dict(model))
+
+
+@over_all_models
+def test_a_state_dict_goes_into_another_model_under_another_name(tiny: Tiny) -> None:
+    model, other = adapted(tiny, seed=1), get_peft_model(tiny.model(), more_config(tiny.model()), adapter_name="other")
+    done: Any = set_peft_model_state_dict(other, get_peft_model_state_dict(model), adapter_name="other")
+    assert not done.unexpected_keys and torch.equal(logits(other), logits(model))
+
+
+@over_all_models
+def test_a_loaded_adapter_can_be_trained_on(tiny: Tiny, tmp_path: Path) -> None:
+    model = adapted(tiny)
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(tiny.model(), tmp_path, is_trainable=True)
+    assert learning(again) == learning(model)
+
+
+@over_all_models
+def test_a_trained_head_is_saved_and_loaded(tiny: Tiny, tmp_path: Path) -> None:
+    head = find_head(tiny.model())[-1]
+    model = adapted(tiny, modules_to_save=[head])
+    trained = {name for name in learning(model) if "morenas_" not in name}
+    assert trained and all(f"{head}.modules_to_save.default" in name for name in trained)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in trained:
+                parameter.add_(torch.randn_like(parameter))
+    model.save_pretrained(tmp_path)
+    expected = logits(model)
+    assert torch.equal(logits(PeftModel.from_pretrained(tiny.model(), tmp_path)), expected)
+    with model.disable_adapter():
+        assert torch.equal(logits(model), logits(tiny.model()))
+    torch.testing.assert_close(logits(model.merge_and_unload()), expected, atol=1e-5, rtol=1e-4)
+
+
+@over_all_models
+@pytest.mark.parametrize("bias", ["all", "morenas_only"])
+def test_trained_biases_are_saved_and_loaded(tiny: Tiny, bias: str, tmp_path: Path) -> None:
+    model = adapted(tiny, bias=bias)
+    every = {name for name, _ in model.named_parameters() if name.endswith(".bias")}
+    trained = {name for name in learning(model) if name.endswith("bias")}
+    assert trained == (every if bias == "all" else {name for name in every if ".base_layer." in name})
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in trained:
+                parameter.add_(torch.randn_like(parameter))
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(PeftModel.from_pretrained(tiny.model(), tmp_path)), logits(model))
+
+
+def test_a_task_type_trains_and_saves_its_head_unasked(tmp_path: Path) -> None:
+    tiny = Tiny("mistral", causal=False)
+    model = adapted(tiny, target_modules="all-linear", task_type="SEQ_CLS")
+    assert any(".score.modules_to_save." in name for name in learning(model))
+    nn.init.normal_(model.base_model.model.score.weight)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(PeftModel.from_pretrained(tiny.model(), tmp_path)), logits(model))
+
+
+def test_adapters_whose_names_contain_each_other_are_saved_apart(tmp_path: Path) -> None:
+    names = ("some", "some_more", "morenas_")
+    model: Any = get_peft_model(LLAMA.model(), more_config(LLAMA.model()), adapter_name=names[0])
+    for seed, name in enumerate(names[1:], start=1):
+        model.add_adapter(name, more_config(LLAMA.model(), seed, nblocks=4))
+    model.save_pretrained(tmp_path)
+    for name in names:
+        model.set_adapter(name)
+        again = PeftModel.from_pretrained(LLAMA.model(), tmp_path / name)
+        assert torch.equal(logits(again), logits(model)), name
+
+
+@over_language_models
+def test_a_folder_with_an_adapter_opens_as_a_language_model(tiny: Tiny, tmp_path: Path) -> None:
+    base = tiny.save(tmp_path / "base")
+    model: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(base), more_config(tiny.model()))
+    model.save_pretrained(tmp_path / "adapter")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "adapter")
+    assert same(get_peft_model_state_dict(again), unwrapped(model))
+    torch.testing.assert_close(logits(again), logits(model))
 
 
 def test_an_architecture_comes_back_with_its_shapes(tmp_path: Path) -> None:
@@ -48,53 +161,47 @@ def test_the_config_round_trips_through_its_file(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] == "MORENAS"
 
 
-def test_several_adapters_live_side_by_side(tmp_path: Path) -> None:
-    one, two = adapted(seed=1), adapted(seed=2, nblocks=4)
+@over_all_models
+def test_several_saved_adapters_live_side_by_side(tiny: Tiny, tmp_path: Path) -> None:
+    one, other = adapted(tiny, seed=1), adapted(tiny, seed=2, nblocks=4)
     one.save_pretrained(tmp_path / "one")
-    two.save_pretrained(tmp_path / "two")
-    model = PeftModel.from_pretrained(tiny_classifier(), tmp_path / "one", adapter_name="one")
-    model.load_adapter(tmp_path / "two", adapter_name="two")
+    other.save_pretrained(tmp_path / "other")
+    model = PeftModel.from_pretrained(tiny.model(), tmp_path / "one", adapter_name="one")
+    model.load_adapter(tmp_path / "other", adapter_name="other")
     assert torch.equal(logits(model), logits(one))
-    model.set_adapter("two")
-    assert torch.equal(logits(model), logits(two))
-    learning = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    assert not any(".one" in name for name in learning)
-    model.delete_adapter("one")
-    assert torch.equal(logits(model), logits(two))
+    model.set_adapter("other")
+    assert torch.equal(logits(model), logits(other))
 
 
-def test_a_further_adapter_is_not_trained_until_it_is_active() -> None:
-    model = adapted()
-    model.add_adapter("second", MoReConfig(target_modules=linears(tiny_classifier())))
-    assert not any(p.requires_grad for name, p in model.named_parameters() if ".second" in name)
-    model.set_adapter("second")
-    learning = {name.rsplit(".", 1)[1] for name, p in model.named_parameters() if p.requires_grad}
-    assert learning == {"second"}
-
-
-def test_a_trained_head_is_saved_with_the_adapter(tmp_path: Path) -> None:
-    model = adapted(modules_to_save=["classifier"])
-    with torch.no_grad():
-        model.base_model.model.classifier.weight.add_(1.0)
-    expected = logits(model)
+@over_all_models
+def test_transformers_own_models_take_save_and_load_it(tiny: Tiny, tmp_path: Path) -> None:
+    model, plain = tiny.model(), logits(tiny.model())
+    model.add_adapter(more_config(model), adapter_name="own")
+    trained = logits(model)
+    assert model.active_adapters() == ["own"] and not torch.allclose(trained, plain)
+    model.disable_adapters()
+    assert torch.equal(logits(model), plain)
+    model.enable_adapters()
     model.save_pretrained(tmp_path)
-    assert torch.equal(logits(PeftModel.from_pretrained(tiny_classifier(), tmp_path)), expected)
+    again = tiny.model()
+    again.load_adapter(str(tmp_path))
+    assert same(get_peft_model_state_dict(again), get_peft_model_state_dict(model, adapter_name="own"))
+    torch.testing.assert_close(logits(again), trained)
+    again.delete_adapter("default")
+    assert torch.equal(logits(again), plain)
 
 
-def test_transformers_own_adapter_loading_knows_the_method(tmp_path: Path) -> None:
-    base = save_tiny("bert", tmp_path / "base", num_labels=2)
-    model = get_peft_model(
-        AutoModelForSequenceClassification.from_pretrained(base),
-        MoReConfig(target_modules=["query", "value"], init_weights=False),
-    )
-    model.save_pretrained(str(tmp_path / "adapter"))
-    plain = AutoModelForSequenceClassification.from_pretrained(base)
-    plain.load_adapter(str(tmp_path / "adapter"))
-    torch.testing.assert_close(logits(plain), logits(model))
+@over_all_models
+def test_injected_it_is_the_same_adapter_without_a_wrapper(tiny: Tiny) -> None:
+    plain = tiny.model()
+    injected = inject_adapter_in_model(more_config(plain), plain)
+    model = adapted(tiny)
+    assert injected is plain and torch.equal(logits(injected), logits(model))
+    assert same(get_peft_model_state_dict(injected), unwrapped(model))
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
-def test_transformers_own_models_take_it_as_an_adapter(family: str, tmp_path: Path) -> None:
+def test_transformers_own_models_take_an_architecture(family: str, tmp_path: Path) -> None:
     model, plain = tiny_classifier(family), logits(tiny_classifier(family))
     name = linears(model)[0]
     model.add_adapter(MoReConfig(architecture={name: {"nblocks": 4, "blk_r": 2}}))
@@ -114,9 +221,10 @@ def test_transformers_own_models_take_it_as_an_adapter(family: str, tmp_path: Pa
     assert torch.equal(logits(again), trained)
 
 
-def test_peft_turns_it_into_a_lora_of_rank_n_times_r() -> None:
-    model = adapted(nblocks=2, blk_r=1)
+@over_all_models
+def test_peft_turns_it_into_a_lora_of_rank_n_times_r(tiny: Tiny) -> None:
+    model = adapted(tiny, nblocks=2, blk_r=1)
     config, state = convert_to_lora(model, rank=2)
-    lora = get_peft_model(tiny_classifier(), config)
+    lora = get_peft_model(tiny.model(), config)
     set_peft_model_state_dict(lora, state)
     torch.testing.assert_close(logits(lora), logits(model), atol=1e-5, rtol=1e-4)

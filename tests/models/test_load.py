@@ -7,12 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import FAMILIES, NO_PAD_TOKEN, save_tiny, tiny_batch, tiny_classifier
+from tiny_models import (
+    CAUSAL,
+    FAMILIES,
+    NO_PAD_TOKEN,
+    save_tiny,
+    save_tiny_causal,
+    tiny_batch,
+    tiny_causal,
+    tiny_causal_batch,
+    tiny_classifier,
+)
 from transformers import BertConfig, BertModel
 
 from morenas.errors import InputError
 from morenas.models import load_pretrained
 from morenas.models.load import find_head
+from morenas.models.weights import FrozenWeights
 
 HEADS = {
     "bert": ("classifier",),
@@ -20,9 +31,7 @@ HEADS = {
     "distilbert": ("pre_classifier", "classifier"),
     "deberta-v2": ("pooler", "classifier"),
     "electra": ("classifier",),
-    "gpt2": ("score",),
-    "llama": ("score",),
-    "qwen2": ("score",),
+    **{family: ("score",) for family in CAUSAL},
 }
 
 
@@ -112,7 +121,7 @@ def test_weights_of_another_size_are_refused_even_where_they_are_few(tmp_path: P
         load_pretrained(str(tmp_path), 2)
 
 
-@pytest.mark.parametrize(("family", "positions"), [("bert", 70), ("roberta", 69), ("gpt2", 70), ("llama", 2000)])
+@pytest.mark.parametrize(("family", "positions"), [("bert", 70), ("roberta", 69), *((f, 70) for f in CAUSAL)])
 def test_texts_are_cut_where_the_positions_of_the_model_end(family: str, positions: int, tmp_path: Path) -> None:
     save_tiny(family, tmp_path)
     settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
@@ -159,3 +168,43 @@ def test_real_weights_load(real_models: Path, name: str) -> None:
     pretrained = load_pretrained(str(real_models / name), 2)
     encoded = pretrained.tokenizer("a cat sat", "on the mat", return_tensors="pt")
     assert pretrained.model.eval()(**encoded).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+@pytest.mark.parametrize("kind", ["choice", "generation"])
+def test_a_causal_language_model_loads_whole_and_without_a_head(family: str, kind: str, tmp_path: Path) -> None:
+    save_tiny_causal(tmp_path, family)
+    pretrained = load_pretrained(str(tmp_path), 1, kind=kind)
+    assert pretrained.model.can_generate() and pretrained.head == ()
+    assert pretrained.tokenizer.pad_token_id is not None
+    batch = tiny_causal_batch()
+    torch.testing.assert_close(pretrained.model(**batch).logits, tiny_causal(family)(**batch).logits)
+
+
+def test_an_encoder_is_no_causal_language_model(tmp_path: Path) -> None:
+    save_tiny("bert", tmp_path)
+    with pytest.raises(InputError, match=r"it is no causal language model, which this task needs"):
+        load_pretrained(str(tmp_path), 1, kind="choice")
+
+
+@pytest.mark.parametrize(("quantization", "library"), [("bnb_4bit", "bitsandbytes"), ("int8", "torchao")])
+def test_quantization_without_its_library_is_refused(
+    quantization: str, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("morenas.models.weights.find_spec", lambda name: None)
+    save_tiny_causal(tmp_path, "llama")
+    with pytest.raises(InputError, match=f"model.quantization={quantization} needs {library}, which is not installed"):
+        load_pretrained(str(tmp_path), 1, kind="choice", weights=FrozenWeights(quantization=quantization))
+
+
+def test_unknown_ways_to_keep_weights_are_refused() -> None:
+    with pytest.raises(InputError, match=r"model.dtype='bfloat61' .*did you mean 'bfloat16'"):
+        FrozenWeights(dtype="bfloat61")
+    with pytest.raises(InputError, match=r"model.quantization='4bit' is none of none, bnb_4bit"):
+        FrozenWeights(quantization="4bit")
+
+
+def test_weights_are_kept_in_the_precision_asked_for(tmp_path: Path) -> None:
+    save_tiny_causal(tmp_path, "llama")
+    pretrained = load_pretrained(str(tmp_path), 1, kind="choice", weights=FrozenWeights(dtype="bfloat16"))
+    assert {parameter.dtype for parameter in pretrained.model.parameters()} == {torch.bfloat16}

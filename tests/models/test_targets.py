@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import FAMILIES, HIDDEN, INTERMEDIATE, LAYERS, tiny_classifier
+from peft import get_peft_model
+from tiny_models import CLASSIFIERS, FAMILIES, HIDDEN, INTERMEDIATE, LANGUAGE_MODELS, LAYERS, Tiny, tiny_classifier
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
+from morenas.adapters import MoReConfig
 from morenas.errors import InputError
 from morenas.models import target_linears
 from morenas.models.load import find_head
@@ -20,6 +23,11 @@ LINEARS = {
     "gpt2": 4 * LAYERS,
     "llama": 7 * LAYERS,
     "qwen2": 7 * LAYERS,
+    "mistral": 7 * LAYERS,
+    "gemma": 7 * LAYERS,
+    "phi": 6 * LAYERS,
+    "gpt_neox": 4 * LAYERS,
+    "opt": 6 * LAYERS,
 }
 
 
@@ -33,11 +41,42 @@ def test_all_linear_finds_every_layer_of_the_network_and_none_of_the_head(family
     assert list(targets) == [name for name, _ in model.named_modules() if name in targets]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_shapes_are_those_of_the_layer_as_a_function(family: str) -> None:
-    model = tiny_classifier(family)
+@pytest.mark.parametrize("tiny", LANGUAGE_MODELS, ids=str)
+def test_all_linear_leaves_out_the_output_layer_of_a_language_model_and_nothing_else(tiny: Tiny) -> None:
+    model = tiny.model()
+    output = model.get_output_embeddings()
+    tied = output.weight is model.get_input_embeddings().weight
+    assert tied == bool(model.config.tie_word_embeddings)
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+    assert list(target_linears(model)) == [name for name, module in linears.items() if module is not output]
+    assert len(target_linears(model)) == LINEARS[tiny.family] + 2 * ("word_embed_proj_dim" in dict(tiny.options))
+
+
+@pytest.mark.parametrize("tiny", LANGUAGE_MODELS, ids=str)
+def test_all_linear_is_what_the_adapter_takes_it_for(tiny: Tiny) -> None:
+    model = tiny.model()
+    targets = target_linears(model, "all-linear")
+    adapted = get_peft_model(model, MoReConfig(target_modules="all-linear"))
+    assert sorted(adapted.targeted_module_names) == sorted(targets)
+
+
+@pytest.mark.parametrize("tiny", (*CLASSIFIERS, *LANGUAGE_MODELS), ids=str)
+def test_shapes_are_those_of_the_layer_as_a_function(tiny: Tiny) -> None:
+    model = tiny.model()
     for name, (inputs, outputs) in target_linears(model, exclude=find_head(model)).items():
         assert model.get_submodule(name)(torch.zeros(1, inputs)).shape == (1, outputs)
+
+
+@pytest.mark.parametrize(("family", "fused"), [("gpt2", "c_attn"), ("gpt_neox", "query_key_value")])
+def test_a_fused_projection_is_one_target_three_times_as_wide(family: str, fused: str) -> None:
+    assert set(target_linears(Tiny(family).model(), [fused]).values()) == {(HIDDEN, 3 * HIDDEN)}
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "mistral", "gemma"])
+def test_keys_and_values_of_grouped_queries_are_narrower(family: str) -> None:
+    model = Tiny(family).model()
+    assert set(target_linears(model, ["k_proj", "v_proj"]).values()) == {(HIDDEN, HIDDEN // 2)}
+    assert set(target_linears(model, ["q_proj"]).values()) == {(HIDDEN, HIDDEN)}
 
 
 def test_conv1d_is_not_read_transposed() -> None:
@@ -47,7 +86,7 @@ def test_conv1d_is_not_read_transposed() -> None:
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "distilbert"])
 def test_auto_is_what_peft_targets_by_default(family: str) -> None:
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
     model = tiny_classifier(family)
     targets = target_linears(model, "auto", find_head(model))

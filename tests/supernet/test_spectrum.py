@@ -18,6 +18,7 @@ from morenas.monarch import Link, num_parameters, to_dense
 from morenas.space import Choice, build_space
 from morenas.supernet import Supernet
 from morenas.supernet import spectrum as module
+from morenas.supernet.prepare import evaluation_mode
 from morenas.supernet.spectrum import Sample, kept, projections, sample_inputs, sample_layers, spectrum
 
 CHOICES = [Choice(1, 0), *(Choice(n, r) for n in (1, 2, 4, 8) for r in (1, 2, 4))]
@@ -241,6 +242,21 @@ def test_a_model_may_change_a_sampled_output_in_place() -> None:
     x = normal(5, 3, dtype=torch.float32)
     sample = sample_layers({"layer": layer}, [lambda: layer(x).mul_(3.0).sum()])["layer"]
     assert torch.equal(sample.g, torch.full((5, 2), 3.0))
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_samples_are_the_same_where_activations_are_computed_anew(family: str) -> None:
+    model, batch = tiny_classifier(family), tiny_batch()
+    linears = target_linears(model, exclude=find_head(model))
+    supernet = opened(model, build_space(linears, [1, 2], [0, 1]))
+    plain = sample_layers(supernet.layers, [lambda: model(**batch).loss])
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    evaluation_mode(model)
+    anew = sample_layers(supernet.layers, [lambda: model(**batch).loss])
+    assert set(plain) == set(anew)
+    for name, sample in plain.items():
+        torch.testing.assert_close([anew[name].x, anew[name].g], [sample.x, sample.g])
+        assert sample.rows == anew[name].rows
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

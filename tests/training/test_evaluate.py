@@ -9,7 +9,7 @@ from tiny_models import FAMILIES, tiny_classifier
 from tiny_training import tiny_data
 
 from morenas.errors import InputError
-from morenas.training import evaluate, predict
+from morenas.training import ClassifierScorer, predict
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -40,7 +40,7 @@ def test_metrics_get_all_logits_and_labels() -> None:
         seen.append((logits.shape, labels.tolist()))
         return {"accuracy": np.float32(0.5)}  # type: ignore[dict-item]
 
-    values = evaluate(tiny_classifier("bert"), data.select, data.tokenizer, metrics, batch_size=5)
+    values = ClassifierScorer(data.tokenizer, metrics)(tiny_classifier("bert"), data.select, batch_size=5)
     assert seen == [((24, 2), data.select["labels"])]
     assert values == {"accuracy": 0.5} and type(values["accuracy"]) is float
 
@@ -49,4 +49,4 @@ def test_predictions_that_are_not_finite_are_refused() -> None:
     model, data = tiny_classifier("bert"), tiny_data()
     torch.nn.init.constant_(dict(model.named_parameters())["classifier.bias"], float("nan"))
     with pytest.raises(InputError, match="24 of 24 predictions are not finite"):
-        evaluate(model, data.select, data.tokenizer, data.metrics)
+        data.score(model, data.select)

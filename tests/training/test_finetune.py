@@ -15,7 +15,7 @@ from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_data
 from torch import nn
 
 from morenas.errors import InputError
-from morenas.training import AdaLora, FinetuneData, Full, Head, evaluate, finetune
+from morenas.training import AdaLora, ClassifierScorer, FinetuneData, Full, Head, finetune
 from morenas.training.checkpoints import last_checkpoint
 from morenas.training.state import trained_state
 
@@ -27,7 +27,8 @@ def scripted(values: list[float]) -> FinetuneData:
     def metrics(logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
         return {"score": left.pop(0)}
 
-    return replace(tiny_data(), metrics=metrics, metric="score")
+    data = tiny_data()
+    return replace(data, score=ClassifierScorer(data.tokenizer, metrics), metric="score")
 
 
 def poisoned(data: FinetuneData) -> FinetuneData:
@@ -42,7 +43,7 @@ def test_it_learns_and_the_result_is_that_of_the_model_left(tmp_path: Path) -> N
     model, data = tiny_adapted(Full(), "gpt2"), tiny_data("gpt2", train=64)
     result = finetune(model, data, replace(SETTINGS, max_steps=40), tmp_path, Recorder())
     assert result.metrics["accuracy"] > 0.7
-    assert result.metrics == evaluate(model, data.select, data.tokenizer, data.metrics)
+    assert result.metrics == data.score(model, data.select)
     assert result.metrics["accuracy"] == max(entry["accuracy"] for entry in result.history)
     assert [entry["step"] for entry in result.history] == [10, 20, 30, 40]
 
@@ -141,7 +142,7 @@ def test_weights_that_diverged_in_the_last_step_are_not_kept(tmp_path: Path) -> 
 
     model.register_forward_hook(poison)
     with pytest.raises(InputError, match="not finite"):
-        finetune(model, replace(data, metrics=broken), SETTINGS, tmp_path, Recorder())
+        finetune(model, replace(data, score=ClassifierScorer(data.tokenizer, broken)), SETTINGS, tmp_path, Recorder())
     assert last_checkpoint(tmp_path) is None
 
 

@@ -24,16 +24,16 @@ def read_files(spec: TaskSpec) -> Raw:
         InputError: If a folder or file is missing, of an unknown type, or cannot be read as what its name says.
     """
     folder = _folder(spec)
-    train = folder / spec.train_file if spec.train_file else _only(folder, "train")
+    train = None if spec.train_split is None else _train(folder, spec.train_file)
     tests = {name: folder / file for name, file in spec.test_files.items()} if spec.test_files else _tests(folder)
-    paths = [train, *tests.values()]
+    paths = [*([train] if train else []), *tests.values()]
     tables = {path: read_table(path) for path in dict.fromkeys(paths)}
     provenance = {
         "source": "files",
         "data_dir": str(folder),
         "files": {path.name: {"sha256": sha256(path), "rows": len(table.rows)} for path, table in tables.items()},
     }
-    return Raw(tables[train], {name: tables[path] for name, path in tests.items()}, provenance)
+    return Raw(tables[train] if train else None, {name: tables[path] for name, path in tests.items()}, provenance)
 
 
 def read_table(path: Path) -> Table:
@@ -61,8 +61,14 @@ def _folder(spec: TaskSpec) -> Path:
     folder = Path(spec.data_dir).expanduser()
     if not folder.is_dir():
         raise InputError(f"task.data_dir={spec.data_dir}: there is no such folder.")
+    if spec.folder is not None:
+        return folder / spec.folder if (folder / spec.folder).is_dir() else folder
     inner = folder / spec.name.rpartition("/")[2]
     return inner if not _with_stem(folder, "train") and inner.is_dir() else folder
+
+
+def _train(folder: Path, name: str | None) -> Path:
+    return folder / name if name else _only(folder, "train")
 
 
 def _with_stem(folder: Path, stem: str) -> list[Path]:

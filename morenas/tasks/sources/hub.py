@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from morenas.errors import InputError, suggest
 from morenas.hub import require_hub
-from morenas.tasks.sources.raw import Raw, Table
+from morenas.tasks.sources.raw import Raw, Row, Table
+from morenas.tasks.sources.render import RENDER
 from morenas.tasks.spec import TaskSpec
 
 
@@ -23,7 +24,7 @@ def read_hub(spec: TaskSpec) -> Raw:
     called = f"{spec.hub_path}" + (f" ({spec.hub_name})" if spec.hub_name else "")
     try:
         loaded = datasets.load_dataset(spec.hub_path, spec.hub_name)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, RuntimeError, ValueError, datasets.exceptions.DatasetsError) as error:  # Runtime: needs a script
         raise InputError(
             f"Data set {called} cannot be loaded from the hub: {str(error).splitlines()[0]} "
             "Check task.hub_path and task.hub_name, or use local files: task.data_dir=<folder>."
@@ -34,9 +35,31 @@ def read_hub(spec: TaskSpec) -> Raw:
             raise InputError(
                 f"Data set {called} has no split '{split}'{suggest(split, loaded)}. It has: {', '.join(loaded)}."
             )
-        return Table(f"{called} {split}", loaded[split].to_list())
+        return _rendered(Table(f"{called} {split}", loaded[split].to_list()), spec.render)
 
     tests = {name: table(split) for name, split in (spec.test_splits or {"test": "test"}).items()}
     fingerprints = {name: getattr(loaded[name], "_fingerprint", None) for name in loaded}
     provenance = {"source": "hub", "path": spec.hub_path, "name": spec.hub_name, "fingerprints": fingerprints}
-    return Raw(table(spec.train_split), tests, provenance)
+    return Raw(None if spec.train_split is None else table(spec.train_split), tests, provenance)
+
+
+def _rendered(table: Table, render: str | None) -> Table:
+    if render is None:
+        return table
+    return Table(table.name, [_record(table, index, render) for index in range(len(table.rows))])
+
+
+def _record(table: Table, index: int, render: str) -> Row:
+    row = table.rows[index]
+    try:
+        return dict(RENDER[render](row))
+    except KeyError as error:
+        raise InputError(
+            f"{table.place(index)}: cannot be read as {render}: there is no column {error}. There are: "
+            f"{', '.join(row)}. Name another data set by task.hub_path, or its form by task.render."
+        ) from error
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{table.place(index)}: cannot be read as {render}: {error}. Splits whose labels are hidden cannot be "
+            "used: name another by task.test_splits."
+        ) from error

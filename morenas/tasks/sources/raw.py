@@ -23,8 +23,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Raw:
-    """A train table, test tables by their name in the results, and where all of it came from."""
+    """A train table, test tables by their name in the results, and where all of it came from.
 
-    train: Table
+    ``train`` is None for a part of a mix that is only tested.
+    """
+
+    train: Table | None
     tests: dict[str, Table]
     provenance: dict[str, Any]

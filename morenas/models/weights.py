@@ -1,0 +1,80 @@
+"""How the frozen weights are kept: precision, quantization, and where accelerate puts them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from morenas.errors import InputError, suggest
+
+DTYPES = ("float32", "bfloat16", "float16")
+LIBRARIES = {"bnb_4bit": "bitsandbytes", "bnb_8bit": "bitsandbytes", "int8": "torchao"}
+"""Library of each quantization."""
+
+
+@dataclass(frozen=True)
+class FrozenWeights:
+    """How the weights of a pretrained model are kept while adapters train beside them.
+
+    Attributes:
+        dtype: "float32", "bfloat16" or "float16"; adapters stay in float32.
+        quantization: "none", "bnb_4bit" (NF4, double quantization), "bnb_8bit" or "int8" (torchao, weights alone).
+        device_map: As accelerate takes it ("auto", "balanced", …); None for one device.
+    """
+
+    dtype: str = "float32"
+    quantization: str = "none"
+    device_map: str | None = None
+
+    def __post_init__(self) -> None:
+        for key, known in (("dtype", DTYPES), ("quantization", ("none", *LIBRARIES))):
+            value = getattr(self, key)
+            if value not in known:
+                raise InputError(f"model.{key}={value!r} is none of {', '.join(known)}{suggest(value, known)}")
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the weights are no floating-point numbers."""
+        return self.quantization != "none"
+
+    def options(self) -> dict[str, Any]:
+        """What ``from_pretrained`` is given.
+
+        Raises:
+            InputError: If the quantization's library is not installed.
+        """
+        import torch
+
+        chosen: dict[str, Any] = {"dtype": getattr(torch, self.dtype)}
+        if self.device_map is not None:
+            chosen["device_map"] = self.device_map
+        if self.quantized:
+            self._require_library()
+            chosen["quantization_config"] = self._quantization_config()
+        return chosen
+
+    def _require_library(self) -> None:
+        library = LIBRARIES[self.quantization]
+        if find_spec(library) is None:
+            raise InputError(
+                f"model.quantization={self.quantization} needs {library}, which is not installed: pip install "
+                "'morenas[quantized]', or leave the weights as they are (model.quantization=none model.dtype=bfloat16)."
+            )
+
+    def _quantization_config(self) -> Any:
+        import torch
+        from transformers import BitsAndBytesConfig, TorchAoConfig
+
+        if self.quantization == "bnb_8bit":
+            return BitsAndBytesConfig(load_in_8bit=True)
+        if self.quantization == "bnb_4bit":
+            return BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=getattr(torch, self.dtype),
+            )
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        return TorchAoConfig(Int8WeightOnlyConfig())

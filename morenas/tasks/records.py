@@ -1,0 +1,171 @@
+"""Records of instruction, input, output and answer as they should be: every row checked, every mistake told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from morenas.errors import InputError, suggest
+from morenas.tasks.answers import as_number
+from morenas.tasks.labels import Example, checked_text, require_columns
+from morenas.tasks.sources.raw import Row, Table
+from morenas.tasks.spec import TaskSpec
+
+PROMPT = ("instruction", "input")
+"""What the prompt is made of; examples of equal instruction and input are copies of each other."""
+LETTERS = "ABCDE"
+MOST_CHOICES = 64  # more distinct answers than that are no choice between a few
+_FORMAT = re.compile(r"Answer format:[ \t]*([^\n]*/[^\n]*)$", re.MULTILINE)
+_FORM = "a record has instruction, input, output and answer"
+
+
+def known_choices(spec: TaskSpec, train: Table | None) -> tuple[str, ...]:
+    """The choices of records that name none themselves: the spec's, else the distinct answers of train, sorted.
+
+    Raises:
+        InputError: If the train split has one answer only, or too many for a choice.
+    """
+    if spec.choices is not None:
+        return tuple(choice.strip() for choice in spec.choices)
+    if not _chosen(spec) or train is None:
+        return ()
+    rows = [row for row in train.rows if not _own_choices(row.get(spec.text_columns[0]))]
+    found = sorted({_plain(row.get("answer")) for row in rows} - {""})
+    if rows and not 2 <= len(found) <= MOST_CHOICES:
+        few = ", ".join(found) or "none"
+        counted = f"{len(found)} distinct answers" if len(found) > 1 else f"one answer only ({few})"
+        raise InputError(
+            f"{train.name}: column 'answer' holds {counted}, which is no choice between a few; name the choices by "
+            "task.choices, or read answers out of free text: task.kind=generation task.answer=number."
+        )
+    return tuple(found)
+
+
+def check_records(spec: TaskSpec, table: Table, known_choices: Sequence[str], train: bool) -> list[Example]:
+    """Check a table of records.
+
+    A record to train on needs an output. A record to test on needs an answer, and an output only where a metric reads
+    it: the outputs of LLM-Adapters' math tests are a model's own solutions, many of them wrong, so outputs that no
+    metric reads are left out.
+
+    Args:
+        known_choices: Of records that name none themselves, from ``known_choices``.
+        train: Whether the table is trained on.
+    Returns:
+        For every row ``instruction``, ``input``, ``output``, ``answer`` (texts, "" where there is none), ``choices``
+        (texts, [] where there are none) and ``label`` (the answer's place among the task's answers, for
+        stratification; 0 of a generation).
+    Raises:
+        InputError: Naming the row and what is wrong with it.
+    """
+    if not table.rows:
+        raise InputError(f"{table.name}: holds no examples.")
+    needed = [("text_columns", spec.text_columns[:1])]
+    needed += [("kind", (name,)) for name in ("output", "answer") if _needs(spec, name, train)]
+    require_columns(table, needed, f" {_FORM.capitalize()}.")
+    examples = [_record(spec, table, index, known_choices, train) for index in range(len(table.rows))]
+    order = sorted({*known_choices, *(example["answer"] for example in examples)})
+    place = {answer: index for index, answer in enumerate(order)}
+    return [{**e, "label": place[e["answer"]] if spec.kind == "choice" else 0} for e in examples]
+
+
+def _chosen(spec: TaskSpec) -> bool:
+    """Whether answers are taken from a few choices."""
+    return spec.kind == "choice" or spec.answer == "choice"
+
+
+def _needs(spec: TaskSpec, name: str, train: bool) -> bool:
+    """Whether every record needs an output, or an answer."""
+    free = spec.kind == "generation" and spec.answer == "text"
+    if name == "output":
+        return train or free or "log_likelihood" in spec.metrics
+    read = not train or spec.kind == "choice" or (spec.select_metric or spec.metrics[0]) == "generated_accuracy"
+    return read and not free
+
+
+def _record(spec: TaskSpec, table: Table, index: int, known: Sequence[str], train: bool) -> Example:
+    row = table.rows[index]
+    instruction, given = _prompt(spec, table, index)
+    output, answer = (_value(table, index, name, row, _needs(spec, name, train)) for name in ("output", "answer"))
+    if spec.kind == "generation" and spec.answer == "text":
+        answer = answer or output.strip()
+    choices: list[str] = []
+    if _chosen(spec):
+        choices = list(_own_choices(row.get(spec.text_columns[0])) or known)
+        answer = answer and _right_choice(table, index, answer, choices)
+    if spec.answer in ("number", "letter") and answer:
+        answer = _readable(table, index, answer, spec.answer)
+    return {
+        "instruction": instruction,
+        "input": given,
+        "output": output if train or _needs(spec, "output", train) else "",
+        "answer": answer,
+        "choices": choices,
+    }
+
+
+def _prompt(spec: TaskSpec, table: Table, index: int) -> tuple[str, str]:
+    """Instruction and input; an input that is absent or null is empty."""
+    row = table.rows[index]
+    texts = [
+        checked_text(table, index, column, "" if number and row.get(column) is None else row.get(column))
+        for number, column in enumerate(spec.text_columns)
+    ]
+    if not "".join(texts).strip():
+        raise InputError(
+            f"{table.place(index)}: '{spec.text_columns[0]}' is empty, so there is nothing to answer; {_FORM}."
+        )
+    return texts[0], "".join(texts[1:])
+
+
+def _value(table: Table, index: int, name: str, row: Row, needed: bool) -> str:
+    value = row.get(name)
+    if not (text := checked_text(table, index, name, _plain(value) if name == "answer" else value or "")).strip():
+        if needed:
+            raise InputError(
+                f"{table.place(index)}: the record has no {name} ({value!r}); write one, or leave the record out."
+            )
+        return ""
+    return text
+
+
+def _plain(value: Any) -> str:
+    """An answer as text: JSON has them as numbers and truth values too."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value).strip()
+
+
+def _own_choices(instruction: Any) -> list[str]:
+    """What the last "Answer format: a/b/c" line of an instruction names, or nothing."""
+    found = _FORMAT.findall(instruction) if isinstance(instruction, str) else []
+    return list(dict.fromkeys(name for part in found[-1].split("/") if (name := part.strip()))) if found else []
+
+
+def _right_choice(table: Table, index: int, answer: str, choices: Sequence[str]) -> str:
+    """The answer as its choice is spelled."""
+    if answer in choices:
+        return answer
+    same = [choice for choice in choices if choice.casefold() == answer.casefold()]
+    if len(same) == 1:
+        return same[0]
+    raise InputError(
+        f"{table.place(index)}: the answer {answer!r} is none of the record's choices{suggest(answer, choices)}: "
+        f"{', '.join(choices)}. They are those of its own line 'Answer format: a/b', else of task.choices, else all "
+        "answers of the train split; correct the one or the other."
+    )
+
+
+def _readable(table: Table, index: int, answer: str, kind: str) -> str:
+    if kind == "number" and as_number(answer) is None:
+        raise InputError(
+            f"{table.place(index)}: the answer {answer!r} is no number; write one such as 72 or 1,234.5, or read "
+            "answers otherwise: task.answer=letter, choice or text."
+        )
+    if kind == "letter" and (len(answer) != 1 or answer.upper() not in LETTERS):
+        raise InputError(
+            f"{table.place(index)}: the answer {answer!r} is none of the letters A to E; write one, or read answers "
+            "otherwise: task.answer=number, choice or text."
+        )
+    return answer.upper() if kind == "letter" else answer
