@@ -21,6 +21,7 @@ LAYERS: dict[str, set[str]] = {
     "models": BASE,
     "training": {"tasks", "models", "adapters", "space", "monarch", "tracking"} | BASE,
     "tracking": BASE,
+    "exporting": {"models", "adapters", "space", "monarch", "results"} | BASE,
     "benchmark": {
         "monarch",
         "bilevel",
@@ -37,8 +38,8 @@ LAYERS: dict[str, set[str]] = {
     | BASE,
 }
 """What each package of the library may import of the others."""
-ENTRY_POINTS = {"search", "finetune", "launch", "config", "usage", "compare"}
-KNOWS_OMEGACONF = {"rundir", "schema", "launch", "config", "usage"}
+ENTRY_POINTS = {"search", "finetune", "launch", "config", "usage", "compare", "export"}
+KNOWS_OMEGACONF = {"rundir", "schema", "launch", "config", "usage", "export"}
 
 
 def imports(path: Path) -> set[str]:

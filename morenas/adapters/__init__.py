@@ -1,11 +1,11 @@
 """The Monarch adapter as a method of PEFT: config, layer, model. Importing this package registers it."""
 
 from morenas.adapters.config import MoReConfig
-from morenas.adapters.factors import set_factors
+from morenas.adapters.factors import more_layers, set_factors
 from morenas.adapters.layer import MoReLayer
 from morenas.adapters.model import MoReModel
 from morenas.adapters.register import register
 
 register()
 
-__all__ = ["MoReConfig", "MoReLayer", "MoReModel", "set_factors"]
+__all__ = ["MoReConfig", "MoReLayer", "MoReModel", "more_layers", "set_factors"]

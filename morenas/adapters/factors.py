@@ -11,6 +11,15 @@ from morenas.adapters.layer import MoReLayer
 from morenas.errors import InputError
 
 
+def more_layers(model: nn.Module, adapter_name: str = "default") -> dict[str, MoReLayer]:
+    """The layers of a PEFT model that hold an adapter, by module name relative to the task model."""
+    return {
+        name.removeprefix("base_model.model."): module
+        for name, module in model.named_modules()
+        if isinstance(module, MoReLayer) and adapter_name in module.morenas_first
+    }
+
+
 @torch.no_grad()
 def set_factors(model: nn.Module, factors: Mapping[str, tuple[Tensor, Tensor]], adapter_name: str = "default") -> None:
     """Copy ``(first, second)`` into the adapters of a PEFT model.
@@ -21,11 +30,7 @@ def set_factors(model: nn.Module, factors: Mapping[str, tuple[Tensor, Tensor]], 
     Raises:
         InputError: If a module has no such adapter, or the shapes differ.
     """
-    layers = {
-        name.removeprefix("base_model.model."): module
-        for name, module in model.named_modules()
-        if isinstance(module, MoReLayer) and adapter_name in module.morenas_first
-    }
+    layers = more_layers(model, adapter_name)
     for name, pair in factors.items():
         if name not in layers:
             raise InputError(f"Factors of '{name}': the model has no adapter '{adapter_name}' there.")

@@ -80,6 +80,8 @@ def load_pretrained(
     _check_base(source, model, new, mismatched)
     if causal:
         _check_causal(source, model, new)
+    if weights.quantized:
+        _try_out(source, model, weights)
     _limit_to_positions(tokenizer, model)
     head = () if causal else find_head(model, new)
     return Pretrained(model, tokenizer, source.name, head, _fingerprint(source, model), notes)
@@ -182,6 +184,21 @@ def _check_causal(source: ModelSource, model: PreTrainedModel, new: set[str]) ->
             f"Model '{source.name}': its weights lack {len(new)} tensors of {type(model).__name__} (the first is "
             f"{min(new)}): it is no causal language model, which this task needs. Choose one, such as model=llama."
         )
+
+
+def _try_out(source: ModelSource, model: PreTrainedModel, weights: FrozenWeights) -> None:
+    """Quantized kernels refuse machines and widths when they are first used."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=model.device))
+    except Exception as error:  # assertions and runtime errors of three libraries
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"Model '{source.name}': this machine cannot compute with its weights kept as "
+            f"model.quantization={weights.quantization} ({reason}); use int8, or none with model.dtype=bfloat16."
+        ) from error
 
 
 def _limit_to_positions(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
