@@ -14,6 +14,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from morenas.errors import InputError, suggest
+from morenas.models.quiet import quiet_quantizers
 
 if TYPE_CHECKING:
     from morenas.exporting.forms import Exported
@@ -70,6 +71,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if {"--help", "-h"} & set(words):
         print(USAGE, end="")
         return
+    quiet_quantizers()
     try:
         config = parse(words)
         report(config, export(config))

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from morenas.config import config_directory, explain, key_of, register_schemas, to_config
 from morenas.errors import InputError, RunError
+from morenas.models.quiet import quiet_quantizers
 from morenas.rundir import RunDirectory, Saved
 from morenas.schema import RunConfig
 from morenas.usage import print_usage
@@ -42,6 +43,7 @@ def launch(command: str, schema: type[RunConfig], execute: Execute) -> None:
         execute: Does the work; returns the metric on the select split, which a sweeper maximizes.
     """
     register_schemas()
+    quiet_quantizers()
     # Hydra then raises its errors, so that they can be told in one message and with the right exit status.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:

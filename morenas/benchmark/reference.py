@@ -1,4 +1,4 @@
-"""The architectures that others are held against: random ones, and for some families the best that can be found."""
+"""The architectures that others are held against: random ones, neighbours, and where it is not known the best."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import math
 
 import torch
 
-from morenas.benchmark.methods.local import neighbour
-from morenas.benchmark.methods.random import draw
 from morenas.benchmark.problem import Problem, Shapes, cost
 from morenas.seeds import derive
+from morenas.space import Choice, sample_architecture
 
 RANDOM = 12  # draws that the mean random architecture is taken over, where there are too many to take all
 ENUMERABLE = 5000  # architectures of a space that is small enough to take all
+TRIES = 1000  # draws until a neighbour that fits counts as not to be had
 ROUNDS, NEIGHBOURS = 2, 16  # of the search for the best where the planted architecture is not it
 
 
@@ -45,3 +45,24 @@ def near(problem: Problem, shapes: Shapes, number: int) -> list[Shapes]:
         if len(found) == NEIGHBOURS:
             break
     return found
+
+
+def neighbour(problem: Problem, shapes: Shapes, generator: torch.Generator) -> Shapes:
+    """Draw the choices of two groups anew until the whole fits and is not the same."""
+    space = problem.space
+    groups = list(space.groups.values())
+    for _ in range(TRIES):
+        changed = dict(shapes)
+        for group in torch.randperm(len(groups), generator=generator)[:2].tolist():
+            choice = space.choices[int(torch.randint(len(space.choices), (), generator=generator))]
+            changed |= dict.fromkeys(groups[group], choice)
+        changed = {name: Choice(*choice) for name, choice in changed.items() if choice.blk_r}
+        if changed != shapes and cost(space, changed) <= problem.budget:
+            return changed
+    return shapes
+
+
+def draw(problem: Problem, count: int, seed: int) -> list[Shapes]:
+    """Random architectures that spend the budget."""
+    generator = torch.Generator().manual_seed(seed)
+    return [sample_architecture(problem.space, problem.budget, generator) for _ in range(count)]

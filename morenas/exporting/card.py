@@ -85,11 +85,19 @@ def _eval_results(run: FinishedRun, task_type: str) -> list[EvalResult]:
     ]
 
 
+def _kept(run: FinishedRun) -> str:
+    """How the frozen weights were kept in training, where that was not as they are."""
+    model = run.results["model"]
+    dtype, quantization = model.get("dtype", "float32"), model.get("quantization", "none")
+    kept = [dtype] * (dtype != "float32") + [f"quantized ({quantization})"] * (quantization != "none")
+    return f"; its frozen weights were kept {' and '.join(kept)} in training" if kept else ""
+
+
 def _facts(name: str, licence: str | None, exported: Exported, run: FinishedRun | None) -> str:
     lines = [f"- Base model: `{name}`"]
     if run is not None:
         row = run.results["methods"][0]
-        lines[0] += f", fingerprint `{run.results['model']['fingerprint'][:16]}`"
+        lines[0] += f", fingerprint `{run.results['model']['fingerprint'][:16]}`{_kept(run)}"
         lines += [f"- Task: {run.results['task']} ({run.kind})", f"- Metric: {run.results['metric']}"]
         lines += [f"- Method: {row['name']}, {row['adapter_params']:,} adapter parameters "]
         lines[-1] += f"({row['params_fraction']:.3%} of the model) and {row['head_params']:,} of the head"

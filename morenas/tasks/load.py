@@ -131,6 +131,7 @@ def load_task(spec: TaskSpec, seed: int) -> Task:
             **checked.provenance,
             "sizes": {name: len(examples) for name, examples in (splits | checked.tests).items()},
             "dropped_in_test": dropped,
+            "label_names": list(checked.label_names),
             "fingerprint": fingerprint(splits | checked.tests, spec),
         },
     )

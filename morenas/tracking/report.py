@@ -105,10 +105,11 @@ def _phases(results: dict[str, Any]) -> str:
             f"{phase['seconds']:.1f}",
             str(phase["steps"]),
             f"{(phase['peak_memory_bytes'] or 0) / 2**20:,.0f}",
+            f"{(phase.get('memory_over_model_bytes') or 0) / 2**20:,.0f}",
         ]
         for phase in results["phases"]
     ]
-    return "<h2>Phases</h2>" + _table(["phase", "seconds", "steps", "peak memory, MiB"], rows)
+    return "<h2>Phases</h2>" + _table(["phase", "seconds", "steps", "peak memory, MiB", "over the model, MiB"], rows)
 
 
 def _repeat(results: dict[str, Any]) -> str:

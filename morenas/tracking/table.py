@@ -21,7 +21,7 @@ def closing_table(results: dict[str, Any]) -> Table:
     tests = [split for split in results["methods"][0]["metrics"] if split != "select"]
     columns = [(split, name) for split in tests for name in results["methods"][0]["metrics"][split]]
     for split, name in columns:
-        table.add_column(f"{split} {name}", justify="right", overflow="fold")
+        table.add_column(f"{split} {name}".replace("_", " "), justify="right", overflow="fold")
     for header in ("adapter params", "of the model", "training", "search"):
         table.add_column(header, justify="right", overflow="fold")
     search = {phase["name"]: phase["seconds"] for phase in results["phases"]}.get("search")

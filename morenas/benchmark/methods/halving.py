@@ -6,8 +6,8 @@ import importlib.util
 
 from morenas.benchmark.alone import Training, cohort, evaluate
 from morenas.benchmark.methods.found import Found
-from morenas.benchmark.methods.random import draw
 from morenas.benchmark.problem import Problem, Shapes
+from morenas.benchmark.reference import draw
 from morenas.errors import InputError
 from morenas.seeds import derive
 

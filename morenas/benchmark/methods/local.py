@@ -6,13 +6,11 @@ import torch
 
 from morenas.benchmark.alone import train_alone
 from morenas.benchmark.methods.found import Found
-from morenas.benchmark.methods.random import draw
-from morenas.benchmark.problem import Problem, Shapes, cost
+from morenas.benchmark.problem import Problem, Shapes
+from morenas.benchmark.reference import draw, neighbour
 from morenas.seeds import derive
-from morenas.space import Choice
 
 TRAININGS = 10  # short ones, that together take as many steps as one alone
-TRIES = 1000  # draws until a neighbour that fits counts as not to be had
 
 
 def local_search(problem: Problem, seed: int) -> Found:
@@ -29,18 +27,3 @@ def local_search(problem: Problem, seed: int) -> Found:
             curve.append((float(steps * (number + 1)), best))
         candidate = neighbour(problem, best, generator)
     return Found(best, float(steps * TRAININGS), curve)
-
-
-def neighbour(problem: Problem, shapes: Shapes, generator: torch.Generator) -> Shapes:
-    """Draw the choices of two groups anew until the whole fits and is not the same."""
-    space = problem.space
-    groups = list(space.groups.values())
-    for _ in range(TRIES):
-        changed = dict(shapes)
-        for group in torch.randperm(len(groups), generator=generator)[:2].tolist():
-            choice = space.choices[int(torch.randint(len(space.choices), (), generator=generator))]
-            changed |= dict.fromkeys(groups[group], choice)
-        changed = {name: Choice(*choice) for name, choice in changed.items() if choice.blk_r}
-        if changed != shapes and cost(space, changed) <= problem.budget:
-            return changed
-    return shapes

@@ -8,6 +8,7 @@ from morenas.benchmark.alone import train_alone
 from morenas.benchmark.descend import descend
 from morenas.benchmark.methods.found import FORWARD, Found
 from morenas.benchmark.problem import Problem, Shapes
+from morenas.benchmark.reference import draw
 from morenas.seeds import derive
 from morenas.space import sample_architecture
 from morenas.supernet import Supernet
@@ -53,9 +54,3 @@ def _ask(problem: Problem, net: Supernet, shapes: Shapes, seed: int) -> float:
     problem.model.eval()
     batches = problem.batches("select", derive(seed, "random", "select"))
     return float(torch.stack([problem.losses(problem.model, batches[n]).mean() for n in range(BATCHES)]).mean())
-
-
-def draw(problem: Problem, count: int, seed: int) -> list[Shapes]:
-    """Random architectures that spend the budget."""
-    generator = torch.Generator().manual_seed(seed)
-    return [sample_architecture(problem.space, problem.budget, generator) for _ in range(count)]
