@@ -5,25 +5,71 @@ Importing it registers the adapter with PEFT; nothing heavy is imported until it
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from morenas._peft_hook import register_with_peft
 
-__version__ = "0.1.0"
-__all__ = ["__version__", "from_lora", "from_published", "search_architecture", "to_lora", "to_merged"]
+if TYPE_CHECKING:
+    from morenas.adapters import MoReConfig, set_factors
+    from morenas.api import SearchOutcome, search_architecture
+    from morenas.batches import numbered_batches
+    from morenas.errors import InputError, RunError
+    from morenas.exporting.api import from_lora, from_published, to_lora, to_merged
+    from morenas.models.load import find_head, load_pretrained
+    from morenas.models.targets import target_linears
+    from morenas.scoring import score_records
+    from morenas.search_settings import SearchSettings
+    from morenas.space import Architecture, Budget, SearchSpace, build_space
 
-_EXPORTING = ("from_lora", "from_published", "to_lora", "to_merged")
+__version__ = "0.1.0"
+__all__ = [
+    "Architecture",
+    "Budget",
+    "InputError",
+    "MoReConfig",
+    "RunError",
+    "SearchOutcome",
+    "SearchSettings",
+    "SearchSpace",
+    "__version__",
+    "build_space",
+    "find_head",
+    "from_lora",
+    "from_published",
+    "load_pretrained",
+    "numbered_batches",
+    "score_records",
+    "search_architecture",
+    "set_factors",
+    "target_linears",
+    "to_lora",
+    "to_merged",
+]
+
+_HOMES = {
+    "morenas.adapters": ("MoReConfig", "set_factors"),
+    "morenas.api": ("SearchOutcome", "search_architecture"),
+    "morenas.batches": ("numbered_batches",),
+    "morenas.errors": ("InputError", "RunError"),
+    "morenas.exporting.api": ("from_lora", "from_published", "to_lora", "to_merged"),
+    "morenas.models.load": ("find_head", "load_pretrained"),
+    "morenas.models.targets": ("target_linears",),
+    "morenas.scoring": ("score_records",),
+    "morenas.search_settings": ("SearchSettings",),
+    "morenas.space": ("Architecture", "Budget", "SearchSpace", "build_space"),
+}
+"""Module to the names that are taken from it when they are asked for."""
 
 register_with_peft()
 
 
 def __getattr__(name: str) -> Any:
-    if name == "search_architecture":
-        from morenas.api import search_architecture
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module 'morenas' has no attribute '{name}'")
+    return getattr(import_module(home), name)
 
-        return search_architecture
-    if name in _EXPORTING:
-        from morenas.exporting import api
 
-        return getattr(api, name)
-    raise AttributeError(f"module 'morenas' has no attribute '{name}'")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

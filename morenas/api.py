@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +29,12 @@ from morenas.bilevel import (
 )
 from morenas.checkpoint import load_tensors, save_tensors
 from morenas.errors import InputError, RunError
+from morenas.outcome import Origin, SearchOutcome
 from morenas.playoff import PlayOff
 from morenas.search_settings import SearchSettings
 from morenas.seeds import derive, seed_pass
 from morenas.selection import MEASURED, SELECTIONS, Finals
-from morenas.space import Choice, SearchSpace
+from morenas.space import Budget, SearchSpace
 from morenas.supernet import RELAXATIONS, Supernet
 from morenas.supernet.prepare import evaluation_mode, prepared
 from morenas.supernet.spectrum import sample_layers, spectrum
@@ -51,42 +52,13 @@ PLAYOFF_STEPS = 0.05  # weight steps of each architecture of a play-off, as a sh
 START_ENTROPY = 0.5  # nats a group: how sure of its scores a spectral start is
 
 Batch = Mapping[str, Tensor]
+__all__ = ["Batch", "Batches", "SearchOutcome", "SearchSettings", "search_architecture"]
 
 
 class Batches(Protocol):
-    """An endless sequence of batches; each must be a pure function of its number."""
+    """An endless sequence of batches, each a pure function of its number; ``morenas.numbered_batches`` makes one."""
 
     def __getitem__(self, number: int) -> Batch: ...
-
-
-@dataclass(frozen=True)
-class SearchOutcome:
-    """What a search found.
-
-    Attributes:
-        shapes: Module name to ``(nblocks, blk_r)``; modules without an adapter are absent.
-        params: Adapter parameters of ``shapes``; never more than the budget.
-        factors: Trained blocks of each adapter under the cyclic link.
-        head: Trained head parameters by name.
-        logits: Final architecture logits, ``(groups, choices)``.
-        probs: Final mixing probabilities under the budget, same shape.
-        trajectory: Mixing probabilities over time, ``(snapshots, groups, choices)``.
-        trajectory_steps: Weight step of each snapshot. A spectral start whose warm-up is all of the search adds its
-            scores' own, after the last step.
-        steps: Weight steps taken, those of a play-off not counted: fewer than were asked for where a guard stopped it.
-        stopped: Why a guard stopped it; empty where none did.
-    """
-
-    shapes: dict[str, Choice]
-    params: int
-    factors: dict[str, tuple[Tensor, Tensor]]
-    head: dict[str, Tensor]
-    logits: Tensor
-    probs: Tensor
-    trajectory: Tensor
-    trajectory_steps: list[int]
-    steps: int
-    stopped: str = ""
 
 
 @dataclass
@@ -111,7 +83,7 @@ def search_architecture(
     train_batches: Batches,
     val_batches: Batches,
     space: SearchSpace,
-    budget: int,
+    budget: int | Budget,
     settings: SearchSettings,
     head: Sequence[str] = (),
     loss: Callable[[nn.Module, Batch], Tensor] = lambda model, batch: model(**batch).loss,
@@ -127,10 +99,11 @@ def search_architecture(
 
     Args:
         model: Pretrained model on its device; it stays frozen but for the head.
-        train_batches: Weight batches by micro-batch number.
+        train_batches: Weight batches by micro-batch number, from ``morenas.numbered_batches`` say.
         val_batches: Architecture batches by micro-batch number.
         space: From ``morenas.space.build_space``.
-        budget: Adapter parameters, head not counted.
+        budget: From ``Budget.resolve``, which checks that the space can meet it; or adapter parameters, head not
+            counted.
         settings: See ``SearchSettings``.
         head: Names of modules trained beside the adapters.
         loss: Scalar loss of the model on a batch.
@@ -140,12 +113,16 @@ def search_architecture(
             and the function that measures an architecture in them.
         select_batches: Batches that a play-off is decided on, by number; None for ``val_batches``.
     Raises:
-        InputError: If a loss is not finite, or the checkpoint is not whole or of another search.
+        InputError: If a loss is not finite, batches have no numbers or an end, or the checkpoint is not whole or of
+            another search.
         RunError: If no logit moved: the search did nothing.
     """
+    _check_batches(train_batches=train_batches, val_batches=val_batches, select_batches=select_batches)
+    allowed = budget if isinstance(budget, Budget) else Budget(budget, {"params": budget})
+    origin = Origin.of(model, head)
     seed = derive(settings.seed, "supernet")
     with prepared(model, space, settings.sharing, seed, head) as (supernet, head_weights):
-        search = _Search(model, supernet, head_weights, train_batches, val_batches, space, budget, settings, loss)
+        search = _Search(model, supernet, head_weights, train_batches, val_batches, space, allowed, settings, loss)
         search.select_batches = val_batches if select_batches is None else select_batches
         if checkpoint is not None and checkpoint.exists():
             search.load(checkpoint)
@@ -166,7 +143,7 @@ def search_architecture(
             observer.message(f"The search stopped after {taken}: {search.stopped}.")
         observer.finish("search")
         try:
-            outcome = search.outcome()
+            outcome = search.outcome(origin)
         except NonFiniteLoss as error:
             raise InputError(
                 f"Play-off: the {error.level} loss is {error.value} at step {error.step} of an architecture that is "
@@ -188,13 +165,14 @@ class _Search:
         train_batches: Batches,
         val_batches: Batches,
         space: SearchSpace,
-        budget: int,
+        budget: Budget,
         settings: SearchSettings,
         loss: Callable[[nn.Module, Batch], Tensor],
     ) -> None:
         self.model, self.supernet, self.head, self.loss = model, supernet, head, loss
         self.train_batches, self.val_batches, self.select_batches = train_batches, val_batches, val_batches
-        self.space, self.budget, self.settings = space, budget, settings
+        self.space, self.allowed, self.settings = space, budget, settings
+        self.budget = budget.params
         weights = [*supernet.weights().values(), *head.values()]
         self.device = weights[0].device
         # The architecture lives on the CPU: its budget is held by bisection in float64, which mps lacks and which
@@ -457,7 +435,7 @@ class _Search:
             lambda: self._mean_loss(self.select_batches, PLAYOFF_BATCHES),
         )
 
-    def outcome(self) -> SearchOutcome:
+    def outcome(self, origin: Origin) -> SearchOutcome:
         if not bool((self.logits.detach().abs() > 1e-8).any()):
             raise RunError(
                 "The search moved no architecture logit: it had too few steps (search.steps), or the loss does not "
@@ -466,6 +444,9 @@ class _Search:
         picks = self.select()
         shapes = self.space.shapes(picks)
         return SearchOutcome(
+            architecture=origin.architecture(
+                shapes, self.space, self.allowed, self.settings, self.loop.step, self.stopped
+            ),
             shapes=shapes,
             params=sum(int(self.costs[group, pick]) for group, pick in enumerate(picks)),
             factors={name: (a.cpu(), b.cpu()) for name, (a, b) in self.supernet.factors(shapes).items()},
@@ -477,6 +458,16 @@ class _Search:
             steps=self.loop.step,
             stopped=self.stopped,
         )
+
+
+def _check_batches(**given: Any) -> None:
+    """Refuse a list, which ends, and a DataLoader, whose batches have no numbers."""
+    for name, batches in given.items():
+        if batches is not None and (isinstance(batches, Sequence) or not hasattr(batches, "__getitem__")):
+            raise InputError(
+                f"{name}: a search asks for batches by number, without end, and a {type(batches).__name__} has an end "
+                "or no numbers; wrap the data: morenas.numbered_batches(dataset, batch_size, collate_fn)."
+            )
 
 
 def _spectrum_batches(steps: int) -> int:

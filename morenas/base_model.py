@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from morenas.models import Pretrained, load_pretrained
@@ -33,6 +34,7 @@ class BaseModel:
         return taken
 
     def _load(self) -> Pretrained:
+        gc.collect()  # trainers are reference cycles: the model that was taken before would live on in one
         model, weights = self.config.model, frozen_weights(self.config, self.device)
         pretrained = load_pretrained(
             model.name_or_path,

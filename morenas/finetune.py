@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from morenas.errors import InputError
 from morenas.launch import launch
+from morenas.models.load import CAUSAL
 from morenas.rundir import RunDirectory
-from morenas.schema import FinetuneRunConfig, MethodConfig, MethodName
+from morenas.schema import FinetuneRunConfig, MethodConfig, MethodName, Quantization
 from morenas.search import probe_hub
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def execute(config: FinetuneRunConfig, directory: RunDirectory) -> float:
     check_architecture_is_named(config)
     check_parameters_belong(config)
     check_parameters(config)
+    check_there_is_something_to_train(config)
     probe_hub(config)
     from morenas.pipeline import pipeline
 
@@ -74,6 +76,26 @@ def check_parameters(config: FinetuneRunConfig) -> None:
         raise InputError(f"method.dropout={dropout}: must be at least 0 and below 1.")
     if alpha is not None and not 0 < alpha < math.inf:
         raise InputError(f"method.alpha={alpha}: must be above 0 and finite, or null for twice the rank.")
+
+
+def check_there_is_something_to_train(config: FinetuneRunConfig) -> None:
+    """Methods without adapters train weights of the model itself.
+
+    Raises:
+        InputError: If there is no head to train, or if weights are quantized.
+    """
+    name, quantization = config.method.name, config.model.quantization
+    if name is MethodName.head and config.task.kind.value in CAUSAL:
+        raise InputError(
+            f"method=head: a language model, which a task of kind {config.task.kind.value} is for, has no head of the "
+            "task's own; choose method=full, or adapters: method=more|lora|dora|adalora|gralora|boft."
+        )
+    if name in (MethodName.full, MethodName.head) and quantization is not Quantization.none:
+        raise InputError(
+            f"method={name.value}: trains weights of the model itself, and model.quantization={quantization.value} "
+            "keeps them as whole numbers; choose adapters, method=more|lora|dora|adalora|gralora|boft, or "
+            "model.quantization=none."
+        )
 
 
 def check_parameters_belong(config: FinetuneRunConfig) -> None:

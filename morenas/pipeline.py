@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,7 @@ class Pipeline:
             pretrained = self.base.get()
             self.tokenizer, self.fingerprint = pretrained.tokenizer, pretrained.fingerprint
             self.encoded = self._encode(self.task)
+            self._check_tests_fit()
         self._check_inputs({"data": self.task.provenance["fingerprint"], "model": self.fingerprint})
         for note in pretrained.notes:
             self.observer.message(note)
@@ -170,6 +171,8 @@ class Pipeline:
                 "name": self.config.model.name_or_path,
                 "parameters": self.model_parameters,
                 "fingerprint": self.fingerprint,
+                "dtype": self.config.model.dtype.value,
+                "quantization": self.config.model.quantization.value,
             },
             "budget": budget,
             "methods": rows,
@@ -209,6 +212,12 @@ class Pipeline:
                     f"{fingerprint[:12]}, then {began_with[what][:12]}); restore it, or start a new run."
                 )
 
+    def _check_tests_fit(self) -> None:
+        """Notice before the search a record that would be refused as too long when the test sets are read, after it."""
+        if self.task.spec.causal:
+            for name, test in self.task.tests.items():
+                self._tokens(test, self.task.test_specs[name], train=False)
+
     def _finetune_data(self) -> FinetuneData:
         """Checkpoints are chosen without generating, unless that is what they are chosen by."""
         names = [name for name in self.task.spec.metrics if name != GENERATED]
@@ -239,8 +248,14 @@ class Pipeline:
             self._tokens(task.search_train, task.spec),
             self._tokens(task.search_val, task.spec),
             self._tokens(task.final_train(), task.spec),
-            self._tokens(task.select, task.spec),
+            self._select_tokens(task),
         )
+
+    def _select_tokens(self, task: Task) -> datasets.Dataset:
+        """What is scored needs room after its prompts: for every choice, and where answers are generated for those."""
+        generates = task.select_metric == GENERATED
+        spec = task.spec if generates or not task.spec.causal else replace(task.spec, max_new_tokens=1)
+        return self._tokens(task.select, spec, train=False)
 
     def _tokens(self, dataset: datasets.Dataset, spec: TaskSpec, train: bool = True) -> datasets.Dataset:
         if spec.causal:

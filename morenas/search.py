@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from morenas.errors import InputError
+from morenas.errors import InputError, RunError
 from morenas.launch import launch
 from morenas.rundir import RunDirectory
 from morenas.schema import Compare, Init, RunConfig, SearchRunConfig, Sharing, Source, Start
@@ -56,9 +56,16 @@ def probe_hub(config: RunConfig) -> None:
     from morenas.models.source import hub_need, resolve_model
     from morenas.tasks.spec import TaskSpec
 
-    source, path = config.task.source.value, config.task.hub_path
+    task = config.task
     spec = TaskSpec(
-        config.task.name, ("text",), ("metric",), source=source, hub_path=path, data_dir=config.task.data_dir
+        task.name,
+        ("text",),
+        ("metric",),
+        kind=task.kind.value,
+        source=task.source.value,
+        hub_path=task.hub_path,
+        data_dir=task.data_dir,
+        mix=task.mix,
     )
     needs = (spec.hub_need(), hub_need(config.model.name_or_path))
     require_hub(*(need for need in needs if need))
@@ -266,6 +273,11 @@ def finetune_found(
     from morenas.training import Head, More
 
     targets = {name: (shape.in_features, shape.out_features) for name, shape in architecture.modules.items()}
+    if not targets and run.task.spec.causal:
+        raise RunError(
+            "The search chose no adapter for any module, and a language model has no head to train instead. Search "
+            "longer (search.steps), allow more parameters (budget), or leave 0 out of space.ranks."
+        )
     if not targets:
         run.observer.message("The search chose no adapter for any module: the head alone is trained, from its start.")
         return run.fit(Head(), targets, "finetune", run.directory.adapter)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,18 @@ from tiny_adapters import logits
 from tiny_models import FAMILIES, tiny_batch, tiny_classifier
 from tiny_training import Recorder
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification, T5Config
 
-from morenas import api, search_architecture
+from morenas import api, numbered_batches, search_architecture
 from morenas.adapters import MoReConfig, set_factors
 from morenas.api import SearchOutcome, SearchSettings
 from morenas.errors import InputError, RunError
 from morenas.models import target_linears
 from morenas.models.load import find_head
 from morenas.monarch import num_parameters
-from morenas.space import SearchSpace, build_space
+from morenas.space import Architecture, Budget, Choice, SearchSpace, build_space
+from morenas.supernet import Supernet
 
 SETTINGS = SearchSettings(
     steps=12, warmup=4, start="level", sharing="full", selection="budgeted", learning_rate=5e-3, checkpoint_every=3
@@ -333,3 +335,75 @@ def test_one_choice_for_all_modules_of_a_group(settings: SearchSettings) -> None
     model = tiny_classifier()
     outcome = search(model, settings, space=tiny_space(model, "all"), budget=10**6)
     assert len(set(outcome.shapes.values())) == 1 and outcome.logits.shape[0] == 1
+
+
+def test_the_outcome_says_what_was_found_for_which_model_and_how(tmp_path: Path) -> None:
+    model = tiny_classifier()
+    model.name_or_path = "tiny-bert"  # as from_pretrained sets it
+    budget = Budget.resolve(tiny_space(model), lora_rank=8, fraction=0.1)
+    outcome = search(model, STARTS["spectral"], budget=budget)
+    found = outcome.architecture
+    assert found.base_model == "tiny-bert" and found.link == "cyclic"
+    assert found.shapes() == outcome.shapes and found.num_parameters() == outcome.params <= budget.params
+    head = sum(p.numel() for name in find_head(model) for p in model.get_submodule(name).parameters())
+    assert found.params_fraction == outcome.params / (model.num_parameters() - head)
+    assert found.budget == {"params": budget.params, "request": {"lora_rank": 8, "fraction": 0.1}}
+    assert found.search["steps"] == found.search["steps_taken"] == 12 and found.search["start"] == "spectral"
+    found.check(target_linears(model))
+    found.to_json(tmp_path / "architecture.json")
+    assert Architecture.from_json(tmp_path / "architecture.json") == found
+
+
+def test_a_model_without_a_name_is_called_by_its_class() -> None:
+    assert search(tiny_classifier()).architecture.base_model == "BertForSequenceClassification"
+
+
+def test_a_fine_tune_that_inherits_starts_at_the_loss_that_the_search_ended_with() -> None:
+    model = tiny_classifier()
+    space, heads, measured = tiny_space(model), list(find_head(model)), []
+
+    def inspect(supernet: Supernet, outcome: SearchOutcome, measure: Callable[[Sequence[int]], float]) -> None:
+        chosen = [outcome.shapes.get(names[0], Choice(1, 0)) for names in space.groups.values()]
+        measured.append(measure([space.choices.index(choice) for choice in chosen]))
+
+    outcome = search(model, STARTS["spectral alone"], inspect=inspect)
+    batches = [TinyBatches(1000)[number] for number in range(api.MEASURED_BATCHES)]
+
+    def loss(model: nn.Module) -> float:
+        with torch.no_grad():
+            return float(torch.stack([model.eval()(**batch).loss for batch in batches]).mean())
+
+    plain = loss(model)
+    model.load_state_dict(outcome.head, strict=False)
+    adapted = get_peft_model(model, MoReConfig.from_architecture(outcome, modules_to_save=heads))
+    set_factors(adapted, outcome.factors)
+    assert loss(adapted) == pytest.approx(measured[0], abs=1e-6)
+    assert abs(plain - measured[0]) > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["list", "loader"])
+def test_batches_that_end_or_have_no_number_are_refused_before_anything_is_done(kind: str) -> None:
+    batches: Any = [tiny_batch()] if kind == "list" else DataLoader([tiny_batch()], batch_size=None)  # type: ignore[arg-type]
+    model = tiny_classifier()
+    said = r"val_batches: .* a (list|DataLoader) has an end or no numbers; wrap the data: morenas.numbered_batches"
+    with pytest.raises(InputError, match=said):
+        search_architecture(model, TinyBatches(0), batches, tiny_space(model), BUDGET, SETTINGS)
+    assert not any("supernet" in type(module).__module__ for module in model.modules())
+
+
+def test_a_search_on_numbered_batches_goes_on_from_its_checkpoint_bit_for_bit(tmp_path: Path) -> None:
+    rows = [{name: value[0] for name, value in tiny_batch(size=1, seed=seed).items()} for seed in range(20)]
+
+    def go(stop_at: int | None, checkpoint: Path | None = None) -> SearchOutcome:
+        model = tiny_classifier()
+        train, val = (numbered_batches(part, 4, seed=1) for part in (rows[:12], rows[12:]))
+        settings = replace(SETTINGS, steps=12)
+        return search_architecture(
+            model, train, val, tiny_space(model), BUDGET, settings, checkpoint=checkpoint, observer=Recorder(stop_at)
+        )
+
+    whole = go(None)
+    with pytest.raises(KeyboardInterrupt):
+        go(7, tmp_path / "state")
+    parts = go(None, tmp_path / "state")
+    assert torch.equal(whole.logits, parts.logits) and whole.architecture == parts.architecture

@@ -13,7 +13,7 @@ BASE = {"errors", "files", "seeds", "checkpoint", "documents", "hub", "devices",
 LAYERS: dict[str, set[str]] = {
     "monarch": set(),
     "bilevel": set(),
-    "adapters": {"monarch", "errors"},
+    "adapters": {"space", "monarch", "errors"},
     "space": {"monarch"} | BASE,
     "supernet": {"space", "monarch"} | BASE,
     "selection": {"supernet", "space"} | BASE,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tiny_models import save_tiny
-from tiny_runs import SEARCH_WORDS, CommandLine, Outcome, task_words, write_task
+from tiny_models import save_tiny, save_tiny_causal, tiny_config, tiny_tokenizer
+from tiny_runs import SEARCH_WORDS, CommandLine, Outcome, record_words, task_words, write_records, write_task
+from transformers import BertForMaskedLM
 
 from morenas.space import Architecture, ModuleShape
 
@@ -373,3 +376,105 @@ def test_a_read_only_parent_is_told(command: CommandLine, words: list[str], tmp_
         assert refused(command("search", *words), "cannot be written")
     finally:
         tmp_path.chmod(0o700)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_causal(tmp_path_factory.mktemp("models") / "llama", "llama")
+
+
+@pytest.fixture
+def language(llama: Path, tmp_path: Path) -> list[str]:
+    """Words of a search by a language model on records in ``records``."""
+    return [*record_words(write_records(tmp_path / "records"), llama, tmp_path / "run"), *SEARCH_WORDS]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"instruction": "a cat", "output": "it is red"}, ["the record has no answer"]),
+        ({"instruction": "a cat", "output": "it is red", "answer": " "}, ["the record has no answer"]),
+        (
+            {"instruction": "a cat Answer format: red/blue", "output": "it is good", "answer": "good"},
+            ["the answer 'good' is none of the record's choices", "red, blue"],
+        ),
+        ({"instruction": " ", "output": "it is red", "answer": "red"}, ["'instruction' is empty"]),
+        (
+            {"instruction": "cat " * 50, "output": "it is red", "answer": "red"},
+            ["more than 40 tokens", "task.truncate"],
+        ),
+    ],
+    ids=["none", "blank", "no choice", "no prompt", "too long"],
+)
+def test_a_record_that_is_wrong(
+    command: CommandLine, language: list[str], tmp_path: Path, split: str, record: dict[str, str], said: list[str]
+) -> None:
+    with (tmp_path / "records" / f"{split}.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    assert refused(command("search", *language), *said)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["task.mix={one: {foldr: one}}"], ["task.mix.one.foldr", "(did you mean 'folder'?)"]),
+        (["task.metrics=[f1]"], ["f1", "choice", "accuracy"]),
+        (["task.select_metric=f1"], ["f1"]),
+        (["task.prompt=chat"], ["task.prompt=chat", "no chat template", "alpaca"]),
+        (["task.prompt=chatt"], ["task.prompt", "auto, chat, alpaca, plain"]),
+        (["task.choices=[red]"], ["task.choices", "at least two"]),
+        (["task.continuation=it"], ["task.continuation", "{answer}"]),
+        (["task.max_new_tokens=0"], ["task.max_new_tokens=0"]),
+        (["model.quantization=int4"], ["model.quantization", "none, bnb_4bit, bnb_8bit, int8"]),
+        (["model.dtype=bfloat"], ["model.dtype", "float32, bfloat16, float16"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_task_of_records_or_a_language_model_that_is_wrong(
+    command: CommandLine, language: list[str], changes: list[str], said: list[str], tmp_path: Path
+) -> None:
+    taken = {change.split("=")[0] for change in changes}
+    kept = [word for word in language if word.split("=")[0] not in taken]
+    assert refused(command("search", *kept, *changes), *said)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_head_of_a_language_model(command: CommandLine, llama: Path, tmp_path: Path) -> None:
+    words = record_words(write_records(tmp_path / "records"), llama, tmp_path / "run")
+    assert refused(command("finetune", *words, "method=head"), "method=head", "choice", "method=full")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_model_that_predicts_no_next_token(command: CommandLine, tmp_path: Path, masked: bool) -> None:
+    model = save_tiny("bert", tmp_path / "bert")
+    if masked:  # which has an output layer of its own
+        config: Any = tiny_config("bert")
+        BertForMaskedLM(config).save_pretrained(model)
+    words = record_words(write_records(tmp_path / "records"), model, tmp_path / "run")
+    assert refused(command("search", *words, *SEARCH_WORDS), "no causal language model", "model=llama")
+
+
+def test_a_tokenizer_with_neither_pad_nor_eos(command: CommandLine, tmp_path: Path) -> None:
+    model, tokenizer = save_tiny_causal(tmp_path / "llama", "llama"), tiny_tokenizer("llama")
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(model)
+    words = record_words(write_records(tmp_path / "records"), model, tmp_path / "run")
+    assert refused(command("search", *words, *SEARCH_WORDS), "neither a pad nor an eos token", "pad_token")
+
+
+@pytest.mark.parametrize(
+    ("task", "named"),
+    [("commonsense/boolq", "google/boolq"), ("commonsense/mixed", "google/boolq"), ("math/gsm8k", "")],
+)
+def test_records_from_a_hub_that_is_out_of_reach(
+    command: CommandLine, llama: Path, tmp_path: Path, task: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    words = [f"+task={task}", "model=local", f"model.name_or_path={llama}", "tracking=local"]
+    began = time.monotonic()
+    done = command("search", *words, f"hydra.run.dir={tmp_path / 'run'}")
+    assert refused(done, "cannot be reached", named, "task.data_dir=") and time.monotonic() - began < 10
+    assert not (tmp_path / "run").exists()

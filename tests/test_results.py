@@ -119,6 +119,16 @@ def test_a_phase_that_is_killed_has_left_what_it_took(tmp_path: Path, monkeypatc
     meter.beat()  # between phases there is nothing to measure
 
 
+def test_a_resumed_phase_keeps_the_most_memory_over_the_model(tmp_path: Path) -> None:
+    model = torch.ones(20_000_000)
+    for numbers in (30_000_000, 10):
+        with Meter(tmp_path / "phases.json").phase("search"):
+            torch.ones(numbers).sum()
+    (row,) = Meter(tmp_path / "phases.json").rows()
+    taken = row["memory_over_model_bytes"]
+    assert 100_000_000 < taken < 160_000_000 < row["peak_memory_bytes"] and len(model)
+
+
 def test_a_phase_begins_without_what_the_one_before_left_in_cycles(tmp_path: Path) -> None:
     class Trainer:
         def __init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -9,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_models import save_tiny
-from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words, write_task
+from tiny_models import save_tiny, save_tiny_causal
+from tiny_runs import SEARCH_WORDS, CommandLine, read, record_words, task_words, write_records, write_task
 
+from morenas.files import sha256
 from morenas.rundir import RunDirectory
 
 
@@ -109,6 +111,43 @@ def test_a_run_goes_on_with_nothing_but_what_it_began_with(command: CommandLine,
     done = command("search", f"resume={tmp_path / 'run'}")
     assert done.status == 2 and what in done.err and "began with" in done.err
     assert (tmp_path / "run" / "architecture.json").exists()
+
+
+class Killed(BaseException):
+    """Neither an error nor an interruption: nothing may catch it."""
+
+
+def killed_after(module: str, name: str, patch: pytest.MonkeyPatch) -> None:
+    """Kill what calls a function, as soon as that is through."""
+    whole = getattr(importlib.import_module(module), name)
+
+    def call(*given: object) -> None:
+        whole(*given)
+        raise Killed
+
+    patch.setattr(sys.modules[module], name, call)
+
+
+def test_a_language_model_s_run_goes_on_bit_for_bit(command: CommandLine, tmp_path: Path) -> None:
+    model, data = save_tiny_causal(tmp_path / "gpt2", "gpt2"), write_records(tmp_path / "records")
+
+    def outcome(name: str, *kills: tuple[str, str]) -> tuple[object, ...]:
+        words = [*record_words(data, model, tmp_path / name), *SEARCH_WORDS, "search.steps=6"]
+        for place in kills:
+            with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+                killed_after(*place, patch)
+                command("search", *words)
+            words = [f"resume={tmp_path / name}"]
+        done = command("search", *words)
+        assert done.status == 0, done.err
+        architecture, results = (read(tmp_path / name / f"{part}.json") for part in ("architecture", "results"))
+        (row,) = results["methods"]
+        files = ("adapter/adapter_model.safetensors", "search/trajectory.npz")
+        return architecture, {**row, "seconds": 0}, *(sha256(tmp_path / name / file) for file in files)
+
+    search = (("morenas.api", "save_tensors"), ("morenas.search", "write_trajectory"))
+    finetune = (("morenas.training.finetune", "keep_only"), ("morenas.pipeline", "save_adapter"))
+    assert outcome("killed", search[0], *search, *finetune) == outcome("whole")
 
 
 def interrupt(*_: object) -> None:

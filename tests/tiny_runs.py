@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import random
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ class CommandLine:
 def run(command: str) -> int:
     """Run a command on ``sys.argv``; its exit status."""
     module = importlib.import_module(f"morenas.{command}")
+    _leave_the_libraries_alone()
     schema = {"search": "SearchRunConfig", "finetune": "FinetuneRunConfig"}[command]
     try:
         launch(command, getattr(module, schema), module.execute)
@@ -50,6 +53,14 @@ def run(command: str) -> int:
             print(stop.code, file=sys.stderr)
         return stop.code if isinstance(stop.code, int) else 1
     return 0
+
+
+@cache
+def _leave_the_libraries_alone() -> None:
+    """Each phase of a run frees what the one before left: looking through all of torch would take longer than a run."""
+    importlib.import_module("morenas.pipeline")
+    gc.collect()
+    gc.freeze()
 
 
 def write_task(directory: Path, rows: int = 160) -> Path:
@@ -67,6 +78,23 @@ def write_task(directory: Path, rows: int = 160) -> Path:
     return directory
 
 
+def write_records(directory: Path, rows: int = 48, tests: int = 12, seed: int = 0) -> Path:
+    """Sentences that are "red" where they hold the word "cat", else "blue", as records; train and test files."""
+    rng = random.Random(seed)
+    directory.mkdir(parents=True, exist_ok=True)
+    others = [word for word in WORDS if word not in ("cat", "red", "blue")]
+    for split, count in (("train", rows), ("test", tests)):
+        lines = []
+        for index in range(count):
+            words, answer = rng.choices(others, k=rng.randint(2, 9)), ("red", "blue")[index % 2]
+            if answer == "red":
+                words[rng.randrange(len(words))] = "cat"
+            record = {"instruction": " ".join(words), "output": f"it is {answer}", "answer": answer}
+            lines.append(json.dumps(record))
+        (directory / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    return directory
+
+
 def task_words(data: Path, model: Path, run_dir: Path | None = None) -> list[str]:
     """Command-line words of a run of a few steps on that task."""
     words = [
@@ -79,6 +107,28 @@ def task_words(data: Path, model: Path, run_dir: Path | None = None) -> list[str
         "training.batch_size=8",
         "training.max_steps=12",
         "training.evals=3",
+        "device=cpu",
+        "threads=1",
+        "tracking=local",
+    ]
+    return words if run_dir is None else [*words, f"hydra.run.dir={run_dir}"]
+
+
+def record_words(data: Path, model: Path, run_dir: Path | None = None, task: str = "commonsense/boolq") -> list[str]:
+    """Command-line words of a run of a few steps on such records, for a language model."""
+    words = [
+        f"+task={task}",
+        f"task.data_dir={data}",
+        "task.max_new_tokens=4",
+        "task.max_length=40",
+        "task.prompt=plain",
+        *(['task.continuation="it is {answer}"'] if task.startswith("commonsense") else []),
+        "model=local",
+        f"model.name_or_path={model}",
+        "training.learning_rate=1e-2",
+        "training.batch_size=8",
+        "training.max_steps=4",
+        "training.evals=2",
         "device=cpu",
         "threads=1",
         "tracking=local",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from peft.config import PeftConfig
@@ -11,6 +12,7 @@ from peft.config import PeftConfig
 from morenas.adapters.register import extend_enum
 from morenas.errors import InputError, suggest
 from morenas.monarch import Link
+from morenas.space import Architecture
 
 BIASES = ("none", "all", "morenas_only")
 
@@ -24,6 +26,13 @@ class Shapes(Protocol):
     def shapes(self) -> Any:
         """Module name to ``(nblocks, blk_r)``."""
         ...
+
+
+class Found(Protocol):
+    """What holds an architecture, such as the outcome of a search."""
+
+    @property
+    def architecture(self) -> Shapes: ...
 
 
 @dataclass
@@ -78,15 +87,19 @@ class MoReConfig(PeftConfig):
             self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]
 
     @classmethod
-    def from_architecture(cls, architecture: Shapes, **kwargs: Any) -> MoReConfig:
-        """Build the config of a found architecture, such as ``morenas.space.Architecture``.
+    def from_architecture(cls, architecture: Shapes | Found | str | Path, **kwargs: Any) -> MoReConfig:
+        """Build the config of a found architecture.
 
         Args:
-            architecture: Anything with ``shapes()`` and ``link``.
-            kwargs: Any other field.
+            architecture: A ``morenas.Architecture``, the outcome of ``morenas.search_architecture``, or the path of an
+                ``architecture.json``.
+            kwargs: Any other field: ``modules_to_save`` for a head, ``dropout``, ``task_type``, …
+        Raises:
+            InputError: If the architecture gives no module an adapter, or the file is missing or broken.
         """
-        shapes = {name: {"nblocks": int(n), "blk_r": int(r)} for name, (n, r) in architecture.shapes().items()}
-        return cls(link=architecture.link, architecture=shapes, **kwargs)
+        found = _read(architecture)
+        shapes = {name: {"nblocks": int(n), "blk_r": int(r)} for name, (n, r) in found.shapes().items()}
+        return cls(link=found.link, architecture=shapes, **kwargs)
 
     def shape_of(self, module_name: str) -> tuple[int, int] | None:
         """``(nblocks, blk_r)`` of a module, or None where an architecture leaves it out."""
@@ -134,6 +147,12 @@ class MoReConfig(PeftConfig):
                     f"MoReConfig: architecture['{name}'] must give nblocks and blk_r, this gives {sorted(entry)}."
                 )
             _check_shape(f"MoReConfig: architecture['{name}']", entry)
+
+
+def _read(architecture: Shapes | Found | str | Path) -> Shapes:
+    if isinstance(architecture, str | Path):
+        return Architecture.from_json(architecture)
+    return architecture.architecture if hasattr(architecture, "architecture") else architecture
 
 
 def _check_shape(owner: str, shape: dict[str, int]) -> None:

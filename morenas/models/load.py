@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,9 @@ def load_pretrained(
             weights as asked.
     """
     source, causal = resolve_model(name_or_path), kind in CAUSAL
-    options = weights.options() | ({} if causal else _head_config(num_labels, label_names, kind))
+    labels = {} if causal else _head_config(num_labels, label_names, kind)
+    new_head = _head_to_come(source, labels) if weights.quantized and not causal else ()
+    options = weights.options(new_head) | labels
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     model, loading = _load_model(source, causal, options, seed)
@@ -116,6 +118,20 @@ def _head_config(num_labels: int, label_names: Sequence[str] | None, kind: str) 
         "label2id": {name: index for index, name in enumerate(names)},
         "problem_type": "single_label_classification",
     }
+
+
+def _head_to_come(source: ModelSource, labels: Mapping[str, Any]) -> tuple[str, ...]:
+    """The head that a classifier will have; its weights are not looked at."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    with quiet_transformers():
+        try:
+            config = AutoConfig.from_pretrained(source.location, local_files_only=source.local, **labels)
+            with torch.device("meta"):
+                return find_head(AutoModelForSequenceClassification.from_config(config))
+        except Exception as error:  # as in _load_model
+            raise _cannot_load(source, "model", error) from error
 
 
 def _load_model(
@@ -178,7 +194,17 @@ def _check_base(source: ModelSource, model: PreTrainedModel, new: set[str], mism
 
 
 def _check_causal(source: ModelSource, model: PreTrainedModel, new: set[str]) -> None:
-    """A model that was no causal language model is loaded as one without a word, with a new output layer."""
+    """A model that was no causal language model is loaded as one without a word.
+
+    A masked one with its own output layer, which sees the token that it is to predict; others with a new output layer.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
+
+    if model.config.model_type in MASKED and not model.config.is_decoder:
+        raise InputError(
+            f"Model '{source.name}': a model of type {model.config.model_type} sees what comes after a token too: it "
+            "is no causal language model, which this task needs. Choose one, such as model=llama."
+        )
     if new:
         raise InputError(
             f"Model '{source.name}': its weights lack {len(new)} tensors of {type(model).__name__} (the first is "
@@ -192,7 +218,8 @@ def _try_out(source: ModelSource, model: PreTrainedModel, weights: FrozenWeights
 
     try:
         with torch.no_grad():
-            model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=model.device))
+            ids = torch.ones(1, 2, dtype=torch.long, device=model.device)
+            model(input_ids=ids, attention_mask=ids)
     except Exception as error:  # assertions and runtime errors of three libraries
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -38,9 +39,11 @@ class FrozenWeights:
         """Whether the weights are no floating-point numbers."""
         return self.quantization != "none"
 
-    def options(self) -> dict[str, Any]:
+    def options(self, head: Sequence[str] = ()) -> dict[str, Any]:
         """What ``from_pretrained`` is given.
 
+        Args:
+            head: Modules that are trained whole, which no quantization may touch.
         Raises:
             InputError: If the quantization's library is not installed.
         """
@@ -51,7 +54,7 @@ class FrozenWeights:
             chosen["device_map"] = self.device_map
         if self.quantized:
             self._require_library()
-            chosen["quantization_config"] = self._quantization_config()
+            chosen["quantization_config"] = self._quantization_config(list(head) or None)
         return chosen
 
     def _require_library(self) -> None:
@@ -62,19 +65,20 @@ class FrozenWeights:
                 "'morenas[quantized]', or leave the weights as they are (model.quantization=none model.dtype=bfloat16)."
             )
 
-    def _quantization_config(self) -> Any:
+    def _quantization_config(self, kept: list[str] | None) -> Any:
         import torch
         from transformers import BitsAndBytesConfig, TorchAoConfig
 
         if self.quantization == "bnb_8bit":
-            return BitsAndBytesConfig(load_in_8bit=True)
+            return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
         if self.quantization == "bnb_4bit":
             return BitsAndBytesConfig(
                 load_in_4bit=True,
+                llm_int8_skip_modules=kept,
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=getattr(torch, self.dtype),
             )
         from torchao.quantization import Int8WeightOnlyConfig
 
-        return TorchAoConfig(Int8WeightOnlyConfig())
+        return TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=kept)

@@ -50,6 +50,33 @@ class Architecture:
     budget: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def from_shapes(
+        cls,
+        shapes: Mapping[str, tuple[int, int]],
+        linears: Mapping[str, tuple[int, int]],
+        base_model: str,
+        model_parameters: int,
+        link: str = "cyclic",
+    ) -> Architecture:
+        """Write down an architecture of one's own.
+
+        Args:
+            shapes: Module name to ``(nblocks, blk_r)``, each at least 1.
+            linears: Module name to ``(in_features, out_features)``, from ``morenas.target_linears`` say.
+            base_model: Name or path of the pretrained model.
+            model_parameters: Its parameters, the head's not counted.
+            link: "cyclic" or "monarch".
+        Raises:
+            InputError: If a module is none of ``linears``.
+        """
+        if unknown := [name for name in shapes if name not in linears]:
+            near = suggest(unknown[0], linears)
+            raise InputError(f"Architecture: '{unknown[0]}' is no linear layer of '{base_model}'{near}.")
+        modules = {name: ModuleShape(*shape, *linears[name]) for name, shape in shapes.items()}
+        params = sum(shape.params for shape in modules.values())
+        return cls(base_model, link, modules, params / model_parameters)
+
     def num_parameters(self) -> int:
         """Adapter parameters, head not counted."""
         return sum(shape.params for shape in self.modules.values())

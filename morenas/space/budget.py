@@ -28,7 +28,7 @@ class Budget:
     def resolve(
         cls,
         space: SearchSpace,
-        model_parameters: int,
+        model_parameters: int | None = None,
         params: int | None = None,
         fraction: float | None = None,
         lora_rank: int | None = None,
@@ -37,7 +37,7 @@ class Budget:
 
         Args:
             space: The search space.
-            model_parameters: Parameters of the pretrained model, for ``fraction``.
+            model_parameters: ``model.num_parameters()``; needed where ``fraction`` is a share of them.
             params: Adapter parameters; excludes the other two.
             fraction: Share of the model's parameters, or of a LoRA's where ``lora_rank`` is set.
             lora_rank: Rank of a LoRA on the same modules that ``fraction`` refers to.
@@ -51,6 +51,11 @@ class Budget:
             total = params
         else:
             whole = model_parameters if lora_rank is None else lora_parameters(space.modules, lora_rank)
+            if whole is None:
+                raise InputError(
+                    f"budget.fraction={fraction}: a share of the model's parameters, whose number was not given; give "
+                    "Budget.resolve(space, model.num_parameters(), fraction=…), or lora_rank for a share of a LoRA's."
+                )
             total = int(whole * (1.0 if fraction is None else fraction))
         _check_reachable(space, total, request)
         return cls(total, request)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from morenas.adapters import set_factors
 from morenas.errors import InputError
-from morenas.training.methods import Head, Method, More, Targets
+from morenas.training.methods import Dora, Head, Method, More, Targets
 
 
 class Parameters(NamedTuple):
@@ -42,6 +42,10 @@ def attach(
     Raises:
         InputError: If the method does not fit the targets.
     """
+    if isinstance(method, Dora) and model.device.type == "cpu" and getattr(model, "is_loaded_in_8bit", False):
+        raise InputError(
+            "Method dora: PEFT cannot train it on a processor beside model.quantization=bnb_8bit; use int8, or none."
+        )
     config = method.peft_config(targets, head, total_steps)
     if config is None:
         return _without_adapters(model, method, head)

@@ -30,6 +30,8 @@ def save_adapter(model: nn.Module, directory: str | Path) -> None:
             # left to "auto", PEFT asks the hub whether the vocabulary was resized
             model.save_pretrained(str(folder), save_embedding_layers=False)
         elif isinstance(model, PreTrainedModel) and all(p.requires_grad for p in model.parameters()):
+            if model.can_generate():
+                model.config.use_cache = True  # off in training alone
             model.save_pretrained(str(folder))
         else:
             state = {name: tensor.detach().cpu().contiguous() for name, tensor in trained_state(model).items()}

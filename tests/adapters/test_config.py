@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,9 +49,30 @@ def test_shapes_are_found_by_name_then_by_pattern() -> None:
     assert MoReConfig(nblocks=8, blk_r=2).shape_of("b.key") == (8, 2)
 
 
-def test_an_architecture_becomes_a_config() -> None:
-    name = "bert.encoder.layer.0.attention.self.query"
-    architecture = Architecture("tiny", "cyclic", {name: ModuleShape(2, 3, 16, 16)}, 0.1, {"params": 100}, {})
-    config = MoReConfig.from_architecture(architecture, dropout=0.1)
-    assert config.shape_of(name) == (2, 3) and config.dropout == 0.1 and config.link == "cyclic"
-    assert dict(tiny_classifier().named_modules())[name] is not None
+NAME = "bert.encoder.layer.0.attention.self.query"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search gives, as far as a config reads it."""
+
+    architecture: Architecture
+
+
+@pytest.mark.parametrize("given", ["architecture", "outcome", "path", "name"])
+def test_an_architecture_becomes_a_config_however_it_is_given(given: str, tmp_path: Path) -> None:
+    architecture = Architecture("tiny", "monarch", {NAME: ModuleShape(2, 3, 16, 16)}, 0.1, {"params": 100}, {})
+    path = tmp_path / "architecture.json"
+    architecture.to_json(path)
+    forms: dict[str, Any] = {"outcome": Outcome(architecture), "path": path, "name": str(path)}
+    config = MoReConfig.from_architecture(forms.get(given, architecture), dropout=0.1)
+    assert config.shape_of(NAME) == (2, 3) and config.dropout == 0.1 and config.link == "monarch"
+    assert config.architecture == {NAME: {"nblocks": 2, "blk_r": 3}}
+    assert dict(tiny_classifier().named_modules())[NAME] is not None
+
+
+def test_an_architecture_that_adapts_nothing_or_is_not_there_is_no_config(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the architecture is empty"):
+        MoReConfig.from_architecture(Architecture("tiny", "cyclic", {}, 0.0))
+    with pytest.raises(InputError, match=r"gone\.json"):
+        MoReConfig.from_architecture(tmp_path / "gone.json")

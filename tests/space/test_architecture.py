@@ -24,6 +24,16 @@ def test_it_survives_the_round_trip_and_counts_its_parameters(tmp_path: Path) ->
     assert back.shapes() == {"layer.0.query": (4, 2), "layer.0.mlp": (1, 1)}
 
 
+def test_it_is_made_of_shapes_and_the_layers_they_belong_to() -> None:
+    linears = {"layer.0.query": (16, 16), "layer.0.key": (16, 16), "layer.0.mlp": (16, 24)}
+    made = Architecture.from_shapes({"layer.0.query": (4, 2), "layer.0.mlp": (1, 1)}, linears, "tiny", 10_400)
+    assert made == replace(example(), params_fraction=104 / 10_400, budget={}, search={})
+    with pytest.raises(
+        InputError, match=r"'layer\.0\.qury' is no linear layer of 'tiny' \(did you mean 'layer.0.query'"
+    ):
+        Architecture.from_shapes({"layer.0.qury": (4, 2)}, linears, "tiny", 10_400)
+
+
 def test_another_model_is_refused_naming_the_modules() -> None:
     example().check({"layer.0.query": (16, 16), "layer.0.mlp": (16, 24), "layer.0.key": (16, 16)})
     with pytest.raises(InputError, match=r"'layer\.0\.mlp' is 16 -> 32 here, 16 -> 24"):

@@ -48,3 +48,10 @@ def test_without_rank_zero_every_module_must_be_paid() -> None:
     with pytest.raises(InputError, match=r"\(400\)"):
         Budget.resolve(space, 100_000, params=399)
     assert Budget.resolve(space, 100_000, params=400).params == 400
+
+
+def test_a_share_of_the_model_alone_needs_the_models_size() -> None:
+    assert Budget.resolve(SPACE, lora_rank=32, fraction=0.05).params == 640
+    assert Budget.resolve(SPACE, params=500).params == 500
+    with pytest.raises(InputError, match=r"budget.fraction=0.01: a share of the model's parameters, whose number"):
+        Budget.resolve(SPACE, fraction=0.01)

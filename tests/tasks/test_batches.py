@@ -9,6 +9,8 @@ from tiny_training import tiny_dataset
 
 from morenas.tasks.batches import Batches
 from morenas.tasks.encode import encode
+from morenas.tasks.prompts import encode_records
+from morenas.tasks.spec import TaskSpec
 
 
 def batches(rows: int = 50, size: int = 8, seed: int = 0) -> Batches:
@@ -63,3 +65,23 @@ def test_the_texts_of_a_pair_are_kept_apart_whatever_the_tokenizer() -> None:
     assert letters.decode(ids) == "cat\ndog"
     (ids,) = encode(data, tiny_tokenizer("bert"), ("a", "b"), 12)["input_ids"]
     assert tiny_tokenizer("bert").convert_ids_to_tokens(ids) == ["[CLS]", "cat", "[SEP]", "dog", "[SEP]"]
+
+
+def test_labels_of_records_are_their_outputs_and_nothing_of_prompts_or_padding() -> None:
+    tokenizer = tiny_tokenizer("llama")
+    tokenizer.pad_token = tokenizer.eos_token  # padding looks like the end of an output
+    prompts, outputs = ["a cat", "the big dog sees it", "is it"], ["red", "it is blue", "not red"]
+    rows = [
+        {"instruction": prompt, "input": "", "output": output, "answer": output, "choices": [], "label": 0}
+        for prompt, output in zip(prompts, outputs, strict=True)
+    ]
+    spec = TaskSpec("t", ("instruction",), ("log_likelihood",), kind="generation", source="demo", prompt="plain")
+    found = Batches(encode_records(Dataset.from_list(rows), tokenizer, spec, train=True), tokenizer, 3, seed=0)
+    (batch,) = [found[number] for number in range(found.steps_per_epoch)]
+    for place, row in enumerate(found.rows(0)):
+        prompt, output = (tokenizer(text).input_ids for text in (prompts[row] + "\n", outputs[row]))
+        learnt = [*output, tokenizer.eos_token_id]
+        padding = batch["labels"].shape[1] - len(prompt) - len(learnt)
+        assert batch["labels"][place].tolist() == [-100] * len(prompt) + learnt + [-100] * padding
+        assert batch["attention_mask"][place].tolist() == [1] * (len(prompt) + len(learnt)) + [0] * padding
+        assert batch["input_ids"][place, : len(prompt) + len(learnt)].tolist() == prompt + learnt

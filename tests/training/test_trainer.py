@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import FAMILIES
+from datasets import Dataset
+from tiny_models import CAUSAL, FAMILIES, tiny_causal, tiny_causal_batch, tiny_tokenizer
 from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_architecture, tiny_data
 from torch import Tensor, nn
 
+from morenas.models import target_linears
 from morenas.seeds import derive
 from morenas.tasks.batches import Batches
-from morenas.training import FinetuneData, Full, More, TrainingSettings, finetune
+from morenas.training import FinetuneData, Full, Lora, More, TrainingSettings, attach, finetune
 from morenas.training.state import trained_state
 
 
@@ -130,3 +132,63 @@ def test_bfloat16_trains_in_autocast_and_leaves_float32_weights(tmp_path: Path) 
     batch = {key: value for key, value in Batches(data.train, data.tokenizer, 4, 0)[0].items()}
     assert model(**batch).logits.dtype == torch.float32
     assert_equal(state, trained_state(model))
+
+
+def language_data(family: str) -> FinetuneData:
+    """Records of different lengths; prompts of one or two tokens."""
+    batches = [tiny_causal_batch(size=6, seed=seed) for seed in range(4)]
+    rows: dict[str, list[Any]] = {"input_ids": [], "attention_mask": [], "labels": []}
+    for batch in batches:
+        for mask, *values in zip(batch["attention_mask"], batch["input_ids"], batch["labels"], strict=True):
+            length = int(mask.sum())
+            for name, value in zip(rows, (values[0], mask, values[1]), strict=True):
+                rows[name].append(value[:length].tolist())
+    tokenizer = tiny_tokenizer(family)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    data = Dataset.from_dict(rows)
+    return FinetuneData(data, data, tokenizer, lambda *_: {"accuracy": 0.0}, "accuracy")
+
+
+def language_adapted(family: str) -> nn.Module:
+    drops = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout", "attention_dropout")
+    without: dict[str, Any] = dict.fromkeys(drops, 0.0)
+    model = tiny_causal(family, use_cache=False, **without)
+    return attach(model, Lora(rank=2), target_linears(model), (), seed=0, total_steps=10)
+
+
+def token_losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """The loss of every token that is learnt, one by one."""
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.log_softmax(-1)
+    learnt = [(row, at) for row, labels in enumerate(batch["labels"].tolist()) for at in range(1, len(labels))]
+    labels = batch["labels"]
+    return torch.stack([-logits[row, at - 1, labels[row, at]] for row, at in learnt if labels[row, at] != -100])
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_language_model_learns_the_mean_over_the_tokens_of_its_answers(
+    family: str, accumulation: int, tmp_path: Path
+) -> None:
+    # gradients themselves are compared: AdamW's first step looks at their signs alone
+    data, model = language_data(family), language_adapted(family)
+    batches = Batches(data.train, data.tokenizer, 6, derive(0, "finetune", "batches"))
+    micro = [batches[number] for number in range(accumulation)]
+    counts = [int(batch["labels"].ne(-100).sum()) for batch in micro]
+    assert accumulation == 1 or counts[0] != counts[1]
+    loss = torch.cat([token_losses(model, batch) for batch in micro]).mean()
+    expected = torch.autograd.grad(loss, [parameter for parameter in model.parameters() if parameter.requires_grad])
+    found: list[Tensor] = []
+    with pytest.MonkeyPatch.context() as patch:
+        step = torch.optim.AdamW.step
+
+        def told(self: torch.optim.AdamW, *given: Any, **named: Any) -> Any:
+            found.extend(p.grad.clone() for p in model.parameters() if p.requires_grad and p.grad is not None)
+            return step(self, *given, **named)
+
+        patch.setattr(torch.optim.AdamW, "step", told)
+        how = settings(max_steps=1, batch_size=6, gradient_accumulation=accumulation, max_grad_norm=0.0)
+        result = finetune(model, data, how, tmp_path, Recorder())
+    assert len(found) == len(expected)
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+    assert result.history[0]["loss"] == pytest.approx(loss.item(), rel=1e-4)

@@ -1,0 +1,63 @@
+"""A real pretrained model on a real task: what a run measures is what plain PEFT measures, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import plain_peft
+import pytest
+from tiny_runs import CommandLine, read
+
+from morenas.export import main as export
+from morenas.models import load_pretrained, target_linears
+from morenas.space import Architecture, ModuleShape
+
+pytestmark = pytest.mark.realdata
+
+
+def small_architecture(model: Path) -> Architecture:
+    """Four blocks of rank 1 on every query and value."""
+    linears = target_linears(load_pretrained(str(model), 2).model, ["query", "value"])
+    modules = {name: ModuleShape(4, 1, *shape) for name, shape in linears.items()}
+    return Architecture(model.name, "cyclic", modules, 0.001)
+
+
+def first_rows(real: Path, folder: Path) -> list[dict[str, Any]]:
+    """Copy the beginnings of a task's files; the test rows."""
+    folder.mkdir(parents=True)
+    for split in ("train", "validation"):
+        lines = (real / f"{split}.jsonl").read_text().splitlines()[:60]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines))
+    return [json.loads(line) for line in lines]
+
+
+def test_rte_by_minilm_has_the_same_accuracy_to_the_last_digit(
+    command: CommandLine, real_data: Path, real_models: Path, tmp_path: Path
+) -> None:
+    model = real_models / "all-MiniLM-L6-v2-fp16"
+    if not model.is_dir():
+        pytest.skip(f"no real model: {model} is not there")
+    small_architecture(model).to_json(tmp_path / "architecture.json")
+    rows = first_rows(real_data / "glue" / "rte", tmp_path / "glue" / "rte")
+    words = ["+task=glue/rte", f"task.data_dir={tmp_path / 'glue'}"]
+    words += ["model=local", f"model.name_or_path={model}", f"architecture={tmp_path / 'architecture.json'}"]
+    words += ["training.max_steps=3", "training.evals=1", "training.batch_size=8", "device=cpu", "threads=1"]
+    done = command("finetune", *words, "tracking=local", f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.status == 0, done.err
+    export([f"run={tmp_path / 'run'}", "to=lora", f"out={tmp_path / 'lora'}"])
+    texts = [{"premise": row["sentence1"], "hypothesis": row["sentence2"], "label": row["label"]} for row in rows]
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, texts)))
+    jobs = {"exports": [["lora", str(tmp_path / "lora"), str(model)]], "tests": str(tmp_path / "test.jsonl")}
+    (tmp_path / "jobs.json").write_text(json.dumps({**jobs, "out": str(tmp_path / "out.json")}))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    program = [sys.executable, "-P", plain_peft.__file__, str(tmp_path / "jobs.json")]
+    there = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert there.returncode == 0, there.stderr
+    ((accuracy, logits),) = read(tmp_path / "out.json")
+    assert len(logits) == len(rows)
+    assert accuracy == read(tmp_path / "run" / "results.json")["methods"][0]["metrics"]["test"]["accuracy"]
