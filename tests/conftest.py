@@ -13,8 +13,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
-from tiny_models import save_tiny
-from tiny_runs import CommandLine, write_task
+from tiny_models import save_tiny, save_tiny_causal
+from tiny_runs import CommandLine, write_records, write_task
 
 # Results are compared bit for bit, and the suite may share its machine.
 torch.set_num_threads(1)
@@ -68,3 +68,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train.jsonl and validation.jsonl of a task that a tiny model can learn."""
     return write_task(tmp_path_factory.mktemp("tiny-task"))
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a tiny causal language model."""
+    return save_tiny_causal(tmp_path_factory.mktemp("models") / "llama", "llama")
+
+
+@pytest.fixture(scope="session")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of record files."""
+    return write_records(tmp_path_factory.mktemp("records"))

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import save_tiny_causal, tiny_causal
-from tiny_runs import SEARCH_WORDS, CommandLine, record_words, write_records
+from tiny_models import tiny_causal
+from tiny_runs import SEARCH_WORDS, CommandLine, record_words
 from torch import nn
 
 from morenas import base_model
@@ -22,16 +22,6 @@ from morenas.supernet.prepare import prepared
 from morenas.tasks.load import Task, load_task
 from morenas.tasks.spec import TaskSpec
 from morenas.training import Lora, Method, More, attach
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_causal(tmp_path_factory.mktemp("models") / "llama", "llama")
-
-
-@pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_records(tmp_path_factory.mktemp("records"))
 
 
 @pytest.fixture(scope="module")

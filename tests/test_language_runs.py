@@ -23,16 +23,6 @@ from morenas.training.language import LanguageScorer
 SEARCH = [*SEARCH_WORDS, "search.steps=4"]
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_causal(tmp_path_factory.mktemp("models") / "llama", "llama")
-
-
-@pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_records(tmp_path_factory.mktemp("records"))
-
-
 @pytest.fixture
 def words(records: Path, llama: Path, tmp_path: Path) -> list[str]:
     return record_words(records, llama, tmp_path / "run")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_models import save_tiny, save_tiny_causal, tiny_batch, tiny_causal
-from tiny_runs import SEARCH_WORDS, CommandLine, read, record_words, task_words, write_records
+from tiny_models import save_tiny, tiny_batch, tiny_causal
+from tiny_runs import SEARCH_WORDS, CommandLine, read, record_words, task_words
 from torch import Tensor
 
 from morenas import pipeline
@@ -40,16 +40,6 @@ def need(kept: str) -> FrozenWeights:
         pytest.importorskip(LIBRARIES[value])
     on_cpu = {"device_map": "cpu"} if key == "quantization" else {}
     return FrozenWeights(**{key: value, **on_cpu})
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_causal(tmp_path_factory.mktemp("models") / "llama", "llama")
-
-
-@pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_records(tmp_path_factory.mktemp("records"))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model
 from tiny_adapters import adapted, linears, logits, more_config
 from tiny_exports import difference, outputs
 from tiny_models import LANGUAGE_MODELS, Tiny, save_tiny
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import morenas
 from morenas.models import load_pretrained
@@ -93,3 +93,28 @@ def test_a_real_encoder_computes_the_same_in_every_form(real_models: Path, tmp_p
         assert difference(unchanged, expected) > 1e-2
         assert difference(lora(**tokens).logits, expected) <= 1e-5
         assert difference(merged(**tokens).logits, expected) <= 1e-5
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["stories260K", "babyllama-tok105"])
+def test_a_real_language_model_computes_the_same_in_every_form(name: str, real_models: Path, tmp_path: Path) -> None:
+    base = real_models / name
+    if not base.is_dir():
+        pytest.skip(f"no real model {name}")
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    shapes = {name: {"nblocks": 2 ** (i % 5), "blk_r": 2 ** (i % 4)} for i, name in enumerate(linears(model))}
+    native = get_peft_model(model, more_config(model, architecture=shapes, target_modules=None))
+    text = "Once upon a time there was a little girl who liked to play with her red ball."
+    tokens = AutoTokenizer.from_pretrained(base)(text, return_tensors="pt")
+    with torch.no_grad():
+        expected = native.eval()(**tokens).logits
+        morenas.to_lora(native, tmp_path / "lora")
+        morenas.to_merged(native, tmp_path / "merged")
+        plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+        unchanged = plain(**tokens).logits
+        lora = PeftModel.from_pretrained(plain, tmp_path / "lora").eval()
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+        allowed = 1e-5 * float(expected.abs().max())  # logits reach 20 and more, which float32 rounds by as much
+        assert difference(unchanged, expected) > 1e-2
+        assert difference(lora(**tokens).logits, expected) <= allowed
+        assert difference(merged(**tokens).logits, expected) <= allowed
