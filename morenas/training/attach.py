@@ -84,7 +84,8 @@ def _without_adapters(model: PreTrainedModel, method: Method, head: Sequence[str
 
 
 def _adapt(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
-    causal, allocates = model.can_generate(), isinstance(config, AdaLoraConfig)
+    causal = isinstance(model, PreTrainedModel) and model.can_generate()
+    allocates = isinstance(config, AdaLoraConfig)
     config.task_type = TaskType.CAUSAL_LM if causal else TaskType.SEQ_CLS if allocates else None
     adapted = get_peft_model(model, config)
     # PEFT adds AdaLoRA's orthogonality term to the loss only in a model of a task type, and only where it is trained:
