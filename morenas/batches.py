@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -12,12 +11,13 @@ from torch.utils.data import default_collate
 
 from morenas.errors import InputError
 from morenas.seeds import derive, seed_pass
+from morenas.tasks.epochs import Epochs
 
 Batch = Mapping[str, Tensor]
 Collate = Callable[[list[Any]], Any]
 
 
-class NumberedBatches:
+class NumberedBatches(Epochs[list[int]]):
     """An endless sequence of batches, shuffled anew each epoch; ``batches[number]`` is a pure function of the number.
 
     Invariants: every epoch of ``steps_per_epoch`` batches holds every example once, its last examples in a smaller
@@ -29,12 +29,7 @@ class NumberedBatches:
         self._dataset, self._seed = dataset, seed
         self._size = 1 if batch_size is None else batch_size
         self._collate: Collate = collate_fn or (_only if batch_size is None else default_collate)
-        self._epoch = lru_cache(maxsize=2)(self._order)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches that hold every example once."""
-        return -(-len(self._dataset) // self._size)
+        super().__init__(-(-len(dataset) // self._size))
 
     def __getitem__(self, number: int) -> Batch:
         """The batch of a number, at least 0.
@@ -42,17 +37,16 @@ class NumberedBatches:
         Raises:
             InputError: If it is no mapping of names to tensors.
         """
-        epoch, index = divmod(number, self.steps_per_epoch)
-        rows = self._epoch(epoch)[index * self._size : (index + 1) * self._size]
         with torch.random.fork_rng(devices=[]):
             seed_pass(derive(self._seed, "batch", number), torch.device("cpu"))
-            batch = self._collate([self._dataset[row] for row in rows])
+            batch = self._collate([self._dataset[row] for row in self.rows(number)])
         return _checked(batch)
 
-    def _order(self, epoch: int) -> list[int]:
+    def order(self, epoch: int) -> list[list[int]]:
+        """All rows in random order, a batch's worth at a time."""
         generator = torch.Generator().manual_seed(derive(self._seed, "epoch", epoch))
-        order: list[int] = torch.randperm(len(self._dataset), generator=generator).tolist()
-        return order
+        rows = torch.randperm(len(self._dataset), generator=generator)
+        return [batch.tolist() for batch in rows.split(self._size)]
 
 
 def numbered_batches(

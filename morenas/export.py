@@ -145,9 +145,10 @@ def check_form(method: str, config: ExportConfig) -> None:
 
 def write(run: FinishedRun, config: ExportConfig, folder: Path) -> Exported:
     """Fill the folder; everything but the card."""
-    from morenas.exporting.base import is_causal, load_run_base, put_on
+    from morenas.exporting.base import load_run_base, put_on
     from morenas.exporting.forms import Exported, write_lora, write_more
     from morenas.exporting.trained import write_trained_merged
+    from morenas.models import is_causal
 
     pretrained = load_run_base(run, config.base)
     if config.to is Form.merged:

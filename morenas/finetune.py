@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from morenas.errors import InputError
+from morenas.kinds import CAUSAL
 from morenas.launch import launch
-from morenas.models.load import CAUSAL
 from morenas.rundir import RunDirectory
 from morenas.schema import FinetuneRunConfig, MethodConfig, MethodName, Quantization
 from morenas.search import probe_hub

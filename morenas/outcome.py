@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -77,14 +77,8 @@ class Origin:
         """What was found for the model, and how."""
         found = Architecture.from_shapes(shapes, space.modules, self.name, self.parameters)
         how = {"steps_taken": steps, "stopped": stopped, "choices": [str(choice) for choice in space.choices]}
-        return Architecture(
-            found.base_model,
-            found.link,
-            found.modules,
-            found.params_fraction,
-            {"params": budget.params, "request": dict(budget.request)},
-            {**asdict(settings), **how, "groups": len(space.groups)},
-        )
+        allowed = {"params": budget.params, "request": dict(budget.request)}
+        return replace(found, budget=allowed, search={**asdict(settings), **how, "groups": len(space.groups)})
 
 
 def _count(model: nn.Module) -> int:

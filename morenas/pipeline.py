@@ -23,8 +23,9 @@ from morenas.errors import InputError
 from morenas.files import read_json, write_json
 from morenas.hub import require_hub
 from morenas.metering import Meter
-from morenas.models import Pretrained, target_linears
+from morenas.models import target_linears
 from morenas.models.source import hub_need
+from morenas.outcome import Origin
 from morenas.results import git_commit, versions, write_results
 from morenas.rundir import RunDirectory, plain
 from morenas.schema import RunConfig
@@ -54,7 +55,7 @@ GENERATED = "generated_accuracy"  # the metric that costs most
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of every split but the test sets, which are encoded when they are read."""
+    """Token ids of every split but the test sets."""
 
     search_train: datasets.Dataset
     search_val: datasets.Dataset
@@ -79,6 +80,7 @@ class Pipeline:
             torch.set_num_threads(config.threads)
         spec = task_spec(config)
         require_hub(*(need for need in (spec.hub_need(), hub_need(config.model.name_or_path)) if need))
+        self._encoded_tests: dict[str, datasets.Dataset] = {}
         with self.meter.phase("prepare"):
             self.task = load_task(spec, config.seed)
             self.base = BaseModel(config, self.task, self.device)
@@ -90,7 +92,7 @@ class Pipeline:
         for note in pretrained.notes:
             self.observer.message(note)
         self.training = training_settings(config, self.device)
-        self.model_parameters = count_pretrained(pretrained)
+        self.model_parameters = Origin.of(pretrained.model, pretrained.head).parameters
 
     def targets(self, target_modules: Any, exclude_modules: Any) -> dict[str, tuple[int, int]]:
         """Linear layers that adapters may go to, name to ``(in, out)``."""
@@ -216,7 +218,7 @@ class Pipeline:
         """Notice before the search a record that would be refused as too long when the test sets are read, after it."""
         if self.task.spec.causal:
             for name, test in self.task.tests.items():
-                self._tokens(test, self.task.test_specs[name], train=False)
+                self._test_tokens(name, test)
 
     def _finetune_data(self) -> FinetuneData:
         """Checkpoints are chosen without generating, unless that is what they are chosen by."""
@@ -232,7 +234,7 @@ class Pipeline:
         for name, test in self.task.tests.items():
             spec = self.task.test_specs[name]
             score = self._scorer(spec, spec.metrics)
-            tests[name] = score(model, self._tokens(test, spec, train=False), settings.eval_batch_size, settings.bf16)
+            tests[name] = score(model, self._test_tokens(name, test), settings.eval_batch_size, settings.bf16)
         if self.task.spec.mix is None:
             return tests
         mean = {metric: sum(test[metric] for test in tests.values()) / len(tests) for metric in self.task.spec.metrics}
@@ -256,6 +258,12 @@ class Pipeline:
         generates = task.select_metric == GENERATED
         spec = task.spec if generates or not task.spec.causal else replace(task.spec, max_new_tokens=1)
         return self._tokens(task.select, spec, train=False)
+
+    def _test_tokens(self, name: str, test: datasets.Dataset) -> datasets.Dataset:
+        """A test set's, made once whatever the number of methods."""
+        if name not in self._encoded_tests:
+            self._encoded_tests[name] = self._tokens(test, self.task.test_specs[name], train=False)
+        return self._encoded_tests[name]
 
     def _tokens(self, dataset: datasets.Dataset, spec: TaskSpec, train: bool = True) -> datasets.Dataset:
         if spec.causal:
@@ -313,13 +321,6 @@ def training_settings(config: RunConfig, device: str) -> TrainingSettings:
     elsewhere = ("init", "gradient_checkpointing")
     values = {key: value for key, value in asdict(config.training).items() if key not in elsewhere}
     return TrainingSettings(**values, seed=config.seed, device=device)
-
-
-def count_pretrained(pretrained: Pretrained) -> int:
-    """Parameters of the pretrained model, its head not counted."""
-    model = pretrained.model
-    head = sum(p.numel() for name in pretrained.head for p in model.get_submodule(name).parameters())
-    return int(model.num_parameters()) - head  # which knows how many a quantized weight stands for
 
 
 def summary(results: dict[str, Any]) -> dict[str, Any]:

@@ -95,18 +95,16 @@ def search(run: Pipeline, config: SearchRunConfig) -> tuple[Architecture, Factor
         budget = Budget.resolve(
             space, run.model_parameters, config.budget.params, config.budget.fraction, config.budget.lora_rank
         )
-        outcome, settings = run_search(run, config, space, budget)
+        outcome = run_search(run, config, space, budget)
         save_tensors(inherited, pack(outcome))
         write_trajectory(run, space, outcome)
-        describe(run, space, budget, settings, outcome).to_json(run.directory.architecture)
+        describe(run, outcome).to_json(run.directory.architecture)
     architecture = Architecture.from_json(run.directory.architecture)
     factors, head = unpack(load_tensors(inherited)[0])
     return architecture, factors, head
 
 
-def run_search(
-    run: Pipeline, config: SearchRunConfig, space: SearchSpace, budget: Budget
-) -> tuple[SearchOutcome, SearchSettings]:
+def run_search(run: Pipeline, config: SearchRunConfig, space: SearchSpace, budget: Budget) -> SearchOutcome:
     """The bilevel search, from its checkpoint where there is one."""
     from morenas.api import search_architecture
     from morenas.seeds import derive
@@ -124,7 +122,7 @@ def run_search(
             Batches(run.encoded.search_train, tokenizer, size, derive(config.seed, "search", "train")),
             Batches(run.encoded.search_val, tokenizer, size, derive(config.seed, "search", "val")),
             space,
-            budget.params,
+            budget,
             settings,
             pretrained.head,
             checkpoint=run.directory.checkpoints / "search.safetensors",
@@ -132,7 +130,7 @@ def run_search(
             select_batches=Batches(run.encoded.select, tokenizer, size, derive(config.seed, "search", "select")),
         )
         measured.steps = outcome.steps
-    return outcome, settings
+    return outcome
 
 
 def search_settings(config: SearchRunConfig, final_steps: int) -> SearchSettings:
@@ -202,31 +200,13 @@ def warmup_steps(config: SearchRunConfig, steps: int) -> int:
     return max(1, min(round(share * steps), steps - 1))
 
 
-def describe(
-    run: Pipeline, space: SearchSpace, budget: Budget, settings: SearchSettings, outcome: SearchOutcome
-) -> Architecture:
-    """The outcome as an architecture that says how it was found."""
-    from dataclasses import asdict
+def describe(run: Pipeline, outcome: SearchOutcome) -> Architecture:
+    """The architecture found, under the model's name as it was given, and with the task that it was found on."""
+    from dataclasses import replace
 
-    from morenas.space import Architecture, ModuleShape
-
-    modules = {name: ModuleShape(*choice, *space.modules[name]) for name, choice in outcome.shapes.items()}
-    return Architecture(
-        base_model=run.config.model.name_or_path,
-        link="cyclic",
-        modules=modules,
-        params_fraction=outcome.params / run.model_parameters,
-        budget={"params": budget.params, "request": dict(budget.request)},
-        search={
-            **asdict(settings),
-            "steps_taken": outcome.steps,
-            "stopped": outcome.stopped,
-            "choices": [str(choice) for choice in space.choices],
-            "groups": len(space.groups),
-            "task": run.task.spec.name,
-            "data_fingerprint": run.task.provenance["fingerprint"],
-        },
-    )
+    task = {"task": run.task.spec.name, "data_fingerprint": run.task.provenance["fingerprint"]}
+    found = outcome.architecture
+    return replace(found, base_model=run.config.model.name_or_path, search={**found.search, **task})
 
 
 def write_trajectory(run: Pipeline, space: SearchSpace, outcome: SearchOutcome) -> None:

@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from morenas.config import config_directory, register_schemas, to_config
+from morenas.kinds import KINDS
 from morenas.pipeline import task_spec
 from morenas.schema import (
     Answer,
@@ -30,7 +31,7 @@ from morenas.search import search_settings
 from morenas.search_settings import NAMES, STARTS
 from morenas.supernet import RELAXATIONS
 from morenas.tasks.metrics import check_metrics
-from morenas.tasks.spec import ANSWERS, KINDS, PROMPTS
+from morenas.tasks.spec import ANSWERS, PROMPTS
 
 CONFIGS = Path(config_directory())
 FILES = sorted(path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.rglob("*.yaml"))

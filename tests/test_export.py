@@ -143,7 +143,7 @@ def test_the_card_tells_what_it_is_and_where_it_is_from(
     text, results = (tmp_path / "out" / "README.md").read_text(), read(found / "results.json")
     data: Any = ModelCard(text).data
     row = results["methods"][0]
-    assert data.base_model == tiny_model.name and data.library_name in ("peft", "transformers")
+    assert data.base_model == tiny_model.name and data.to_dict()["library_name"] in ("peft", "transformers")
     assert results["command"] in text and f"{row['adapter_params']:,} adapter parameters" in text
     assert f"| test | accuracy | {row['metrics']['test']['accuracy']:.4f} |" in text
     assert "Licence of the base model: not told" in text

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "morenas"
 
-BASE = {"errors", "files", "seeds", "checkpoint", "documents", "hub", "devices", "metering"}
+BASE = {"errors", "files", "seeds", "kinds", "checkpoint", "documents", "hub", "devices", "metering"}
 LAYERS: dict[str, set[str]] = {
     "monarch": set(),
     "bilevel": set(),

@@ -23,6 +23,12 @@ def words(tiny_task: Path, tiny_model: Path, tmp_path: Path) -> list[str]:
     return [*task_words(tiny_task, tiny_model, tmp_path / "run"), *SEARCH_WORDS]
 
 
+def changed(words: list[str], changes: list[str]) -> list[str]:
+    """The words of a command line with others in the place of those of the same keys."""
+    taken = {change.split("=")[0] for change in changes}
+    return [*(word for word in words if word.split("=")[0] not in taken), *changes]
+
+
 def refused(done: Outcome, *said: str) -> bool:
     """One error that says these words, no traceback, status 2; what is not so is an error of its own."""
     assert done.status == 2, done.err
@@ -141,11 +147,9 @@ def test_a_command_line_that_is_wrong(command: CommandLine, extra: list[str], sa
 def test_a_task_a_space_or_a_budget_that_is_wrong(
     command: CommandLine, words: list[str], changes: list[str], said: list[str], tmp_path: Path
 ) -> None:
-    taken = {change.split("=")[0] for change in changes}
-    if "budget" in taken:
+    if any(change.startswith("budget=") for change in changes):
         words = [word for word in words if not word.startswith("budget")]
-    kept = [word for word in words if word.split("=")[0] not in taken]
-    assert refused(command("search", *kept, *changes), *said)
+    assert refused(command("search", *changed(words, changes)), *said)
     assert not (tmp_path / "run").exists()
 
 
@@ -435,9 +439,7 @@ def test_a_record_that_is_wrong(
 def test_a_task_of_records_or_a_language_model_that_is_wrong(
     command: CommandLine, language: list[str], changes: list[str], said: list[str], tmp_path: Path
 ) -> None:
-    taken = {change.split("=")[0] for change in changes}
-    kept = [word for word in language if word.split("=")[0] not in taken]
-    assert refused(command("search", *kept, *changes), *said)
+    assert refused(command("search", *changed(language, changes)), *said)
     assert not (tmp_path / "run").exists()
 
 

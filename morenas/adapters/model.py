@@ -81,7 +81,7 @@ class MoReModel(BaseTuner):
         """PEFT's hook around every pass; without it PEFT drops the arguments that only LoRA knows, and says nothing."""
         for name in ("adapter_names", "alora_offsets"):
             if kwargs.get(name) is not None:
-                raise NotImplementedError(
+                raise InputError(
                     f"MoRe does not support {name}; make one adapter active by set_adapter, or convert the adapters "
                     "to LoRA."
                 )
@@ -89,7 +89,7 @@ class MoReModel(BaseTuner):
 
     def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
         """Refused: the weighted sum of Monarch adapters is in general none of a like shape."""
-        raise NotImplementedError(
+        raise InputError(
             "MoRe does not support add_weighted_adapter; base_model.set_adapter([...]) lets several adapters add up, "
             "and LoRA, to which they can be converted, has it."
         )

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from morenas.benchmark.batches import ShuffledBatches
 from morenas.benchmark.problem import Batch, Recipe, Shapes, cost
 from morenas.errors import InputError, suggest
 from morenas.monarch import Link, block_sizes, to_dense
@@ -156,25 +157,6 @@ class PlantedProblem:
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean squared error of each example, shape ``(examples,)``."""
         return F.mse_loss(model(batch["x"]), batch["y"], reduction="none").mean(dim=1)
-
-
-class ShuffledBatches:
-    """Batches of tensors that share their first dimension; batch ``number`` is a pure function of the seed."""
-
-    def __init__(self, examples: Batch, batch_size: int, seed: int) -> None:
-        self._examples, self._seed = examples, seed
-        total = len(next(iter(examples.values())))
-        self._size = min(batch_size, total)
-        self._per_epoch = total // self._size
-        self._total = total
-
-    def __getitem__(self, number: int) -> Batch:
-        epoch, index = divmod(number, self._per_epoch)
-        order = torch.randperm(
-            self._total, generator=torch.Generator().manual_seed(derive(self._seed, "batches", epoch))
-        )
-        rows = order[index * self._size : (index + 1) * self._size]
-        return {key: values[rows] for key, values in self._examples.items()}
 
 
 def _hidden_widths(rng: random.Random, modules: int) -> list[float | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from morenas.benchmark.batches import ShuffledBatches
 from morenas.benchmark.cohort import Cohort, train
 from morenas.benchmark.problem import Batch, Recipe, Shapes
 from morenas.benchmark.tasks import Example, generate
 from morenas.errors import InputError, suggest
 from morenas.models import load_pretrained, target_linears
-from morenas.seeds import derive
 from morenas.space import Choice, SearchSpace, build_space
 
 Picks = tuple[int, ...]
@@ -102,9 +101,9 @@ class TabularTask:
         """A whole split, ``input_ids`` ``(examples, tokens)`` without padding and ``labels``, as one batch."""
         return self._data[split]
 
-    def batches(self, split: str, seed: int) -> TabularBatches:
+    def batches(self, split: str, seed: int) -> ShuffledBatches:
         """The batches of a split, endlessly, shuffled anew each epoch."""
-        return TabularBatches(self._data[split], self.recipe.batch_size, seed)
+        return ShuffledBatches(self._data[split], self.recipe.batch_size, seed, "tabular")
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Cross-entropy of every example."""
@@ -136,28 +135,6 @@ class TabularTask:
                 f"group, of {', '.join(map(str, self.space.choices))}."
             )
         return self.space.choices.index(choices.pop())
-
-
-class TabularBatches:
-    """Batches of which every one is a function of its number and the seed alone; short ones are left out."""
-
-    def __init__(self, data: Batch, batch_size: int, seed: int) -> None:
-        self._data, self._batch_size, self._seed = data, batch_size, seed
-        self._epoch = lru_cache(maxsize=2)(self._shuffled)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches an epoch."""
-        return len(self._data["labels"]) // self._batch_size
-
-    def __getitem__(self, number: int) -> Batch:
-        epoch, index = divmod(number, self.steps_per_epoch)
-        rows = self._epoch(epoch)[index * self._batch_size : (index + 1) * self._batch_size]
-        return {key: value[rows] for key, value in self._data.items()}
-
-    def _shuffled(self, epoch: int) -> Tensor:
-        generator = torch.Generator().manual_seed(derive(self._seed, "tabular", epoch))
-        return torch.randperm(len(self._data["labels"]), generator=generator)
 
 
 def train_rows(

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import CONFIG_NAME as CONFIG
+from peft.utils import SAFETENSORS_WEIGHTS_NAME as WEIGHTS
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -17,14 +19,13 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from morenas.adapters import MoReConfig
 from morenas.adapters.lora import BASE
+from morenas.adapters.register import NAME as MORE
 from morenas.errors import InputError
 from morenas.exporting.run import PART, FinishedRun
 from morenas.files import read_object
 from morenas.models import Pretrained, load_pretrained
 from morenas.models.quiet import quiet_transformers
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-MORE = "MORENAS"
 LANGUAGE_MODELS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
 WRONG = ("Missing", "Extra", "Of another shape")
 
@@ -179,8 +180,3 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: cannot be read as tensors ({reason}); copy it again.") from error
-
-
-def is_causal(model: nn.Module) -> bool:
-    """Whether a model of transformers is a language model that predicts the next token."""
-    return type(model).__name__ in LANGUAGE_MODELS

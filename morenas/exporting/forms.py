@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from morenas.adapters import MoReConfig, more_layers
 from morenas.adapters.lora import BIAS, fit_ranks, lora_config, lora_pairs, lora_state
 from morenas.errors import InputError
-from morenas.exporting.base import WEIGHTS, is_causal
+from morenas.exporting.base import WEIGHTS
+from morenas.models import is_causal
 from morenas.models.quiet import quiet_transformers
 
 PEFT_HEADS = ("classifier", "score")

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from morenas.exporting.base import CONFIG, MORE, check_tensors, is_causal, load_other, put_on, read_tensors
+from morenas.exporting.base import CONFIG, MORE, check_tensors, load_other, put_on, read_tensors
 from morenas.exporting.forms import Exported, write_merged, write_model
 from morenas.exporting.run import PART, FinishedRun
 from morenas.files import read_object
-from morenas.models import Pretrained
+from morenas.models import Pretrained, is_causal
 
 
 def write_trained_merged(run: FinishedRun, pretrained: Pretrained, folder: Path) -> Exported:

@@ -4,8 +4,8 @@ Importing this package pulls in neither torch nor transformers: a hub that is ou
 them.
 """
 
-from morenas.models.load import Pretrained, load_pretrained
+from morenas.models.load import Pretrained, is_causal, load_pretrained
 from morenas.models.source import ModelSource, hub_need, resolve_model
 from morenas.models.targets import target_linears
 
-__all__ = ["ModelSource", "Pretrained", "hub_need", "load_pretrained", "resolve_model", "target_linears"]
+__all__ = ["ModelSource", "Pretrained", "hub_need", "is_causal", "load_pretrained", "resolve_model", "target_linears"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from morenas.errors import InputError
+from morenas.kinds import CAUSAL
 from morenas.models.quiet import quiet_transformers
 from morenas.models.source import WAYS_OUT, ModelSource, resolve_model
 from morenas.models.weights import FrozenWeights
@@ -15,10 +16,6 @@ from morenas.models.weights import FrozenWeights
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-CAUSAL = ("choice", "generation")
-"""Kinds of task that a causal language model answers."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +104,13 @@ def find_head(model: nn.Module, new_keys: Iterable[str] = ()) -> tuple[str, ...]
         }
         head = {name for name in head if name.partition(".")[0] not in outside} | outside
     return tuple(name for name, _ in model.named_modules() if name in head)
+
+
+def is_causal(model: nn.Module) -> bool:
+    """Whether a model is a causal language model of transformers."""
+    from transformers import PreTrainedModel
+
+    return isinstance(model, PreTrainedModel) and bool(model.can_generate())
 
 
 def _head_config(num_labels: int, label_names: Sequence[str] | None, kind: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,12 +12,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from morenas.seeds import derive
+from morenas.tasks.epochs import Epochs
 from morenas.tasks.prompts import IGNORED
 
 POOL = 50  # batches whose examples are sorted by length together
 
 
-class Batches:
+class Batches(Epochs[NDArray[np.int64]]):
     """Batches of an encoded data set, shuffled anew each epoch and grouped by length.
 
     Invariants: ``batches[number]`` depends on the data, the batch size, the seed and the number alone, so a resumed
@@ -40,17 +40,7 @@ class Batches:
             self._columns["labels"] = ([np.asarray(row, dtype=np.int64) for row in labels], IGNORED)
         self._lengths = np.array([len(row) for row in self._columns["input_ids"][0]])
         self._batch_size, self._seed = batch_size, seed
-        self._epoch = lru_cache(maxsize=2)(self._order)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches that hold every example once."""
-        return math.ceil(len(self._lengths) / self._batch_size)
-
-    def rows(self, number: int) -> NDArray[np.int64]:
-        """Row numbers of the examples of a batch."""
-        epoch, index = divmod(number, self.steps_per_epoch)
-        return self._epoch(epoch)[index]
+        super().__init__(math.ceil(len(self._lengths) / batch_size))
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         """The model's inputs, each ``(examples, longest)`` and padded on the right, and ``labels``.
@@ -63,7 +53,8 @@ class Batches:
             batch["labels"] = self._label_of_example[torch.from_numpy(rows)]
         return batch
 
-    def _order(self, epoch: int) -> list[NDArray[np.int64]]:
+    def order(self, epoch: int) -> list[NDArray[np.int64]]:
+        """Batches of like lengths, in random order."""
         generator = np.random.default_rng(derive(self._seed, "epoch", epoch))
         shuffled = generator.permutation(len(self._lengths))
         pool = POOL * self._batch_size

@@ -9,11 +9,9 @@ from typing import Any
 
 from morenas.errors import InputError, suggest
 from morenas.hub import Need
+from morenas.kinds import CAUSAL, KINDS
 from morenas.tasks.sources.render import RENDER
 
-KINDS = ("classification", "regression", "choice", "generation")
-CAUSAL = ("choice", "generation")
-"""Kinds that a causal language model answers: examples are records of instruction, input, output and answer."""
 SOURCES = ("hub", "files", "demo")
 ANSWERS = ("choice", "number", "letter", "text")
 PROMPTS = ("auto", "chat", "alpaca", "plain")

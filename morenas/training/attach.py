@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from morenas.adapters import set_factors
 from morenas.errors import InputError
+from morenas.models import is_causal
 from morenas.training.methods import Dora, Head, Method, More, Targets
 
 
@@ -84,7 +85,7 @@ def _without_adapters(model: PreTrainedModel, method: Method, head: Sequence[str
 
 
 def _adapt(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
-    causal = isinstance(model, PreTrainedModel) and model.can_generate()
+    causal = is_causal(model)
     allocates = isinstance(config, AdaLoraConfig)
     config.task_type = TaskType.CAUSAL_LM if causal else TaskType.SEQ_CLS if allocates else None
     adapted = get_peft_model(model, config)

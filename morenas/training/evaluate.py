@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -62,8 +62,7 @@ def predict(
 ) -> NDArray[np.float32]:
     """Return the logits of every example, ``(examples, num_labels)``.
 
-    Examples of like length share a batch, longest first, so that little is padding and a memory error comes
-    at once. The model is left in the mode it was in.
+    Examples of like length share a batch, so that little is padding. The model is left in the mode it was in.
 
     Args:
         model: On the device to compute on.
@@ -72,17 +71,21 @@ def predict(
         bf16: Autocast to bfloat16.
     """
     device = next(model.parameters()).device
-    lengths = np.array([len(ids) for ids in dataset["input_ids"]])
-    order = np.argsort(-lengths, kind="stable")
     columns = [column for column in tokenizer.model_input_names if column in dataset.column_names]
     inputs = dataset.select_columns(columns)
     training = model.training
     model.eval()
-    logits = []
-    for start in range(0, len(order), batch_size):
-        batch = tokenizer.pad(inputs[order[start : start + batch_size].tolist()], return_tensors="pt").to(device)
+    logits, rows = [], []
+    for batch_rows in by_length([len(ids) for ids in dataset["input_ids"]], batch_size):
+        batch = tokenizer.pad(inputs[batch_rows.tolist()], return_tensors="pt").to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits.append(model(**batch).logits.float())
+        rows.append(batch_rows)
     model.train(training)
-    gathered = torch.cat(logits).cpu().numpy()
-    return gathered[np.argsort(order, kind="stable")]
+    return torch.cat(logits).cpu().numpy()[np.argsort(np.concatenate(rows), kind="stable")]
+
+
+def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[NDArray[np.int64]]:
+    """Row numbers in batches of like length, longest first, so that a memory error comes at once."""
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    yield from (order[start : start + batch_size] for start in range(0, len(order), batch_size))

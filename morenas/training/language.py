@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from morenas.errors import InputError
 from morenas.tasks.answers import extract_answer, same_answer
 from morenas.tasks.prompts import IGNORED
+from morenas.training.evaluate import by_length
 
 Continuation = tuple[Sequence[int], int]
 """Token ids, and where those begin that are scored."""
@@ -66,14 +67,14 @@ class LanguageScorer:
             for prompt, own in zip(_prompts(dataset), choices, strict=True)
             for ids in own
         ]
-        totals = iter(log_likelihoods(model, continuations, batch_size, self._padding))
+        totals = iter(log_likelihoods(model, continuations, self.tokenizer, batch_size))
         chosen = [int(np.argmax([next(totals) for _ in own])) for own in choices]
         return float(np.mean(np.equal(chosen, dataset["correct"])))
 
     def _log_likelihood(self, model: nn.Module, dataset: Dataset, batch_size: int) -> float:
         continuations = list(zip(dataset["input_ids"], dataset["prompt_length"], strict=True))
         tokens = sum(len(ids) - start for ids, start in continuations)
-        return float(log_likelihoods(model, continuations, batch_size, self._padding).sum() / tokens)
+        return float(log_likelihoods(model, continuations, self.tokenizer, batch_size).sum() / tokens)
 
     def _generated_accuracy(self, model: nn.Module, dataset: Dataset, batch_size: int) -> float:
         texts = generate(model, _prompts(dataset), self.tokenizer, self.max_new_tokens, batch_size)
@@ -83,28 +84,24 @@ class LanguageScorer:
         ]
         return float(np.mean(right))
 
-    @property
-    def _padding(self) -> int:
-        return int(self.tokenizer.pad_token_id)
-
 
 @torch.no_grad()
 def log_likelihoods(
-    model: nn.Module, continuations: Sequence[Continuation], batch_size: int, padding: int
+    model: nn.Module, continuations: Sequence[Continuation], tokenizer: PreTrainedTokenizerBase, batch_size: int
 ) -> NDArray[np.float64]:
     """Log-likelihood of every continuation, summed over its tokens, in nats: shape ``(continuations,)``.
 
     Args:
         model: A causal language model, on the device to compute on.
         continuations: Token ids, of which those from the given place on are scored; it is at least 1.
-        padding: Token id, for what is masked.
+        tokenizer: Of the model, with a pad token.
     Raises:
         InputError: If one is not finite.
     """
     totals = np.zeros(len(continuations))
-    for rows in _by_length([len(ids) for ids, _ in continuations], batch_size):
+    for rows in by_length([len(ids) for ids, _ in continuations], batch_size):
         batch = [continuations[row] for row in rows]
-        totals[rows] = _scored(model, batch, padding).cpu().numpy()
+        totals[rows] = _scored(model, batch, tokenizer).cpu().numpy()
     if not np.isfinite(totals).all():
         raise InputError(
             f"{int((~np.isfinite(totals)).sum())} of {len(totals)} log-likelihoods are not finite; the training "
@@ -113,8 +110,8 @@ def log_likelihoods(
     return totals
 
 
-def _scored(model: nn.Module, batch: Sequence[Continuation], padding: int) -> Tensor:
-    ids, mask = _padded([tokens for tokens, _ in batch], padding, _device(model))
+def _scored(model: nn.Module, batch: Sequence[Continuation], tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    ids, mask = _padded([tokens for tokens, _ in batch], tokenizer, _device(model), "right")
     starts = torch.tensor([start for _, start in batch], device=ids.device)
     first = int(starts.min())
     logits = _logits(model, ids, mask, first - 1)[:, :-1].float()
@@ -147,8 +144,8 @@ def generate(
     base, texts = _base(model), [""] * len(prompts)
     own, base.generation_config = base.generation_config, _greedy(base, tokenizer, max_new_tokens)
     try:
-        for rows in _by_length([len(prompt) for prompt in prompts], batch_size):
-            ids, mask = _padded([prompts[row] for row in rows], tokenizer.pad_token_id, _device(model), left=True)
+        for rows in by_length([len(prompt) for prompt in prompts], batch_size):
+            ids, mask = _padded([prompts[row] for row in rows], tokenizer, _device(model), "left")
             whole = base.generate(input_ids=ids, attention_mask=mask)
             new = tokenizer.batch_decode(whole[:, ids.shape[1] :], skip_special_tokens=True)
             for row, text in zip(rows, new, strict=True):
@@ -174,23 +171,12 @@ def _prompts(dataset: Dataset) -> list[list[int]]:
     return [ids[:length] for ids, length in zip(dataset["input_ids"], dataset["prompt_length"], strict=True)]
 
 
-def _by_length(lengths: Sequence[int], batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """Row numbers in batches of like length, longest first, so that a memory error comes at once."""
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    yield from (order[start : start + batch_size] for start in range(0, len(order), batch_size))
-
-
 def _padded(
-    rows: Sequence[Sequence[int]], padding: int, device: torch.device, left: bool = False
+    rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, device: torch.device, side: str
 ) -> tuple[Tensor, Tensor]:
     """Token ids and their mask, both ``(rows, longest)``."""
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), padding)
-    mask = torch.zeros_like(ids)
-    for number, row in enumerate(rows):
-        place = slice(longest - len(row), longest) if left else slice(0, len(row))
-        ids[number, place], mask[number, place] = torch.tensor(row, dtype=torch.long), 1
-    return ids.to(device), mask.to(device)
+    padded = tokenizer.pad({"input_ids": [list(row) for row in rows]}, padding_side=side, return_tensors="pt")
+    return padded["input_ids"].to(device), padded["attention_mask"].to(device)
 
 
 def _base(model: nn.Module) -> Any:

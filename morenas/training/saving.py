@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from morenas.files import whole_directory
+from morenas.models import is_causal
 from morenas.models.quiet import quiet_transformers
 from morenas.training.state import trained_state
 
@@ -30,7 +31,7 @@ def save_adapter(model: nn.Module, directory: str | Path) -> None:
             # left to "auto", PEFT asks the hub whether the vocabulary was resized
             model.save_pretrained(str(folder), save_embedding_layers=False)
         elif isinstance(model, PreTrainedModel) and all(p.requires_grad for p in model.parameters()):
-            if model.can_generate():
+            if is_causal(model):
                 model.config.use_cache = True  # off in training alone
             model.save_pretrained(str(folder))
         else:

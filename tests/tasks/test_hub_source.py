@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_folder import hub_folder
 
 from morenas.errors import InputError
 from morenas.tasks.load import load_task
@@ -15,15 +15,12 @@ from morenas.tasks.spec import TaskSpec
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data set of two splits; ``datasets`` loads a folder as it loads a repository of the hub."""
-    monkeypatch.setenv("MORENAS_HUB_PROBE", "0")
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    folder = tmp_path / "repository"
-    folder.mkdir()
-    for split, count in (("train", 80), ("validation", 20)):
-        rows = [{"sentence": f"{split} {index}", "gold": index % 2} for index in range(count)]
-        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return folder
+    """A data set of two splits."""
+    rows = {
+        split: [{"sentence": f"{split} {index}", "gold": index % 2} for index in range(count)]
+        for split, count in (("train", 80), ("validation", 20))
+    }
+    return hub_folder(tmp_path / "repository", rows, monkeypatch)
 
 
 def spec(repository: Path, **values: Any) -> TaskSpec:

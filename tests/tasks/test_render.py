@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_folder import hub_folder
 
 from morenas.errors import InputError
 from morenas.tasks.answers import extract_answer, same_answer
@@ -127,18 +128,15 @@ def test_a_hidden_label_is_no_answer(name: str, change: Row) -> None:
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """PIQA as the hub has it, in a folder; the labels of its test split are hidden."""
-    monkeypatch.setenv("MORENAS_HUB_PROBE", "0")
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    folder = tmp_path / "piqa"
-    folder.mkdir()
-    for split, count in (("train", 60), ("validation", 12), ("test", 6)):
-        rows = [
+    """PIQA as the hub has it; the labels of its test split are hidden."""
+    rows = {
+        split: [
             {"goal": f"{split} {n}", "sol1": "a", "sol2": "b", "label": -1 if split == "test" else n % 2}
             for n in range(count)
         ]
-        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return folder
+        for split, count in (("train", 60), ("validation", 12), ("test", 6))
+    }
+    return hub_folder(tmp_path / "piqa", rows, monkeypatch)
 
 
 def hub(path: Path, **values: Any) -> TaskSpec:

@@ -113,12 +113,12 @@ def test_likelihoods_that_are_not_finite_are_refused() -> None:
     model = tiny_causal("llama")
     torch.nn.init.constant_(model.lm_head.weight, float("nan"))
     with pytest.raises(InputError, match="2 of 2 log-likelihoods are not finite"):
-        log_likelihoods(model, [([5, 6, 7], 1), ([5, 6], 1)], 2, 0)
+        log_likelihoods(model, [([5, 6, 7], 1), ([5, 6], 1)], tokenizer("llama"), 2)
 
 
 def test_logits_before_the_first_that_is_read_are_not_made() -> None:
     model: Any = tiny_causal("llama")
     widths: list[int] = []
     model.lm_head.register_forward_hook(lambda module, given, output: widths.append(output.shape[1]))
-    log_likelihoods(model, [([5, 6, 7, 8, 9, 10], 4), ([5, 6, 7, 8, 9], 4)], 2, 0)
+    log_likelihoods(model, [([5, 6, 7, 8, 9, 10], 4), ([5, 6, 7, 8, 9], 4)], tokenizer("llama"), 2)
     assert widths == [3]
