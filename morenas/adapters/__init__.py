@@ -1,4 +1,5 @@
-"""The Monarch adapter as a method of PEFT: config, layer, model. Importing this package registers it."""
+"""The Monarch adapter as a method of PEFT: config, layer, model; and what LoRAs and published checkpoints are in its
+terms. Importing this package registers it."""
 
 from morenas.adapters.config import MoReConfig
 from morenas.adapters.factors import more_layers, set_factors

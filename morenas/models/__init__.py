@@ -1,4 +1,4 @@
-"""Pretrained models, where they come from, and the linear layers adapters may go to.
+"""Pretrained models: where they come from, how their weights are kept, and the linear layers adapters may go to.
 
 Importing this package pulls in neither torch nor transformers: a hub that is out of reach is noticed before
 them.
