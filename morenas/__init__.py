@@ -12,15 +12,15 @@ from morenas._peft_hook import register_with_peft
 
 if TYPE_CHECKING:
     from morenas.adapters import MoReConfig, set_factors
-    from morenas.api import SearchOutcome, search_architecture
-    from morenas.batches import numbered_batches
-    from morenas.errors import InputError, RunError
-    from morenas.exporting.api import from_lora, from_published, to_lora, to_merged
+    from morenas.base.errors import InputError, RunError
+    from morenas.export.functions import from_lora, from_published, to_lora, to_merged
+    from morenas.finetune.records import score_records
     from morenas.models.load import find_head, load_pretrained
     from morenas.models.targets import target_linears
-    from morenas.scoring import score_records
-    from morenas.search_settings import SearchSettings
+    from morenas.search.engine import SearchOutcome, search_architecture
+    from morenas.search.settings import SearchSettings
     from morenas.space import Architecture, Budget, SearchSpace, build_space
+    from morenas.tasks.numbered import numbered_batches
 
 __version__ = "0.1.0"
 __all__ = [
@@ -49,14 +49,14 @@ __all__ = [
 
 _HOMES = {
     "morenas.adapters": ("MoReConfig", "set_factors"),
-    "morenas.api": ("SearchOutcome", "search_architecture"),
-    "morenas.batches": ("numbered_batches",),
-    "morenas.errors": ("InputError", "RunError"),
-    "morenas.exporting.api": ("from_lora", "from_published", "to_lora", "to_merged"),
+    "morenas.search.engine": ("SearchOutcome", "search_architecture"),
+    "morenas.tasks.numbered": ("numbered_batches",),
+    "morenas.base.errors": ("InputError", "RunError"),
+    "morenas.export.functions": ("from_lora", "from_published", "to_lora", "to_merged"),
     "morenas.models.load": ("find_head", "load_pretrained"),
     "morenas.models.targets": ("target_linears",),
-    "morenas.scoring": ("score_records",),
-    "morenas.search_settings": ("SearchSettings",),
+    "morenas.finetune.records": ("score_records",),
+    "morenas.search.settings": ("SearchSettings",),
     "morenas.space": ("Architecture", "Budget", "SearchSpace", "build_space"),
 }
 """Module to the names that are taken from it when they are asked for."""

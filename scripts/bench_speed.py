@@ -30,8 +30,8 @@ from speed.report import print_section, print_verdicts
 from speed.rows import Row
 from speed.settings import DTYPES, Bench, device_of, sections_of
 
-from morenas.errors import InputError, RunError
-from morenas.files import write_json
+from morenas.base.errors import InputError, RunError
+from morenas.base.files import write_json
 
 FORMAT = "morenas.speed/1"
 SECTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {

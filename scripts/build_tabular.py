@@ -25,6 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from morenas.base.errors import InputError
+from morenas.base.files import write_bytes
 from morenas.benchmark.tabular import (
     CURVE_EXAMPLES,
     CURVE_STEPS,
@@ -40,8 +42,6 @@ from morenas.benchmark.tabular import (
     train_rows,
 )
 from morenas.benchmark.tasks import DATA_SEED, SIZES, TASKS
-from morenas.errors import InputError
-from morenas.files import write_bytes
 
 SEEDS = 3
 COHORT = 25  # architectures trained side by side

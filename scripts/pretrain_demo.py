@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM
 
-from morenas.files import whole_directory
+from morenas.base.files import whole_directory
 from morenas.tasks.sources.demo import FILLERS, WORDS, pretraining_texts
 
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")

@@ -12,7 +12,7 @@ from tiny_models import save_tiny_causal
 
 import morenas
 from morenas.adapters.published import to_published
-from morenas.files import read_json
+from morenas.base.files import read_json
 from morenas.monarch import num_parameters
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"

@@ -15,7 +15,7 @@ from tiny_models import save_tiny_causal
 from transformers import AutoModelForCausalLM
 
 import morenas
-from morenas.files import read_json
+from morenas.base.files import read_json
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SECONDS = 120  # a limit; on one core they take about ten

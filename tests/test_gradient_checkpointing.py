@@ -11,8 +11,8 @@ from tiny_models import save_tiny_causal, tiny_causal, tiny_causal_batch
 from tiny_runs import SEARCH_WORDS, CommandLine, read, record_words, write_records
 from torch import Tensor, nn
 
-from morenas.api import SearchOutcome, SearchSettings, search_architecture
 from morenas.models import target_linears
+from morenas.search.engine import SearchOutcome, SearchSettings, search_architecture
 from morenas.space import build_space
 from morenas.supernet.prepare import evaluation_mode
 

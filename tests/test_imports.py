@@ -9,37 +9,50 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "morenas"
 
-BASE = {"errors", "files", "seeds", "kinds", "checkpoint", "documents", "hub", "devices", "metering"}
 LAYERS: dict[str, set[str]] = {
+    "base": set(),
     "monarch": set(),
     "bilevel": set(),
-    "adapters": {"space", "monarch", "errors"},
-    "space": {"monarch"} | BASE,
-    "supernet": {"space", "monarch"} | BASE,
-    "selection": {"supernet", "space"} | BASE,
-    "tasks": BASE,
-    "models": BASE,
-    "training": {"tasks", "models", "adapters", "space", "monarch", "tracking"} | BASE,
-    "tracking": BASE,
-    "exporting": {"models", "adapters", "space", "monarch", "results"} | BASE,
-    "benchmark": {
-        "monarch",
+    "space": {"base", "monarch"},
+    "adapters": {"base", "monarch", "space"},
+    "supernet": {"monarch", "space"},
+    "selection": set(),
+    "tasks": {"base"},
+    "models": {"base"},
+    "tracking": {"base"},
+    "run": {"base", "finetune", "models", "search", "tasks", "tracking"},
+    "search": {
+        "base",
         "bilevel",
-        "adapters",
+        "finetune",
+        "models",
+        "run",
+        "selection",
         "space",
         "supernet",
-        "selection",
         "tasks",
-        "models",
-        "training",
         "tracking",
-        "api",
-    }
-    | BASE,
+    },
+    "finetune": {"adapters", "base", "models", "run", "search", "space", "tasks", "tracking"},
+    "export": {"adapters", "base", "models", "monarch", "run", "space"},
+    "compare": {"base", "run", "tracking"},
+    "benchmark": {
+        "base",
+        "bilevel",
+        "finetune",
+        "models",
+        "monarch",
+        "search",
+        "selection",
+        "space",
+        "supernet",
+        "tasks",
+    },
 }
-"""What each package of the library may import of the others."""
-ENTRY_POINTS = {"search", "finetune", "launch", "config", "usage", "compare", "export"}
-KNOWS_OMEGACONF = {"rundir", "schema", "launch", "config", "usage", "export"}
+"""What each package may import of the others."""
+ROOT = {"__init__", "_peft_hook"}
+KNOWS_HYDRA = {"run"}
+KNOWS_OMEGACONF = {"run", "export"}
 
 
 def imports(path: Path) -> set[str]:
@@ -76,24 +89,17 @@ def test_a_package_imports_only_what_lies_below(layer: str) -> None:
         assert morenas_imports(path) - {layer} <= LAYERS[layer], path
 
 
-@pytest.mark.parametrize("module", sorted(BASE))
-def test_the_base_imports_no_package(module: str) -> None:
-    assert morenas_imports(PACKAGE / f"{module}.py") <= BASE
+def test_every_package_has_its_place() -> None:
+    assert {parts(path) for path in FILES} == set(LAYERS) | ROOT
 
 
-def test_only_entry_points_know_hydra() -> None:
+def test_only_what_a_run_has_knows_hydra() -> None:
     for path in FILES:
         roots = {name.split(".")[0] for name in imports(path)}
-        if parts(path) not in ENTRY_POINTS:
+        if parts(path) not in KNOWS_HYDRA:
             assert "hydra" not in roots, path
         if parts(path) not in KNOWS_OMEGACONF:
             assert "omegaconf" not in roots, path
-
-
-def test_nothing_imports_an_entry_point_but_another() -> None:
-    for path in FILES:
-        if parts(path) not in ENTRY_POINTS:
-            assert not morenas_imports(path) & ENTRY_POINTS, path
 
 
 def test_monarch_and_bilevel_need_torch_alone() -> None:

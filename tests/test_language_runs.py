@@ -14,11 +14,11 @@ from tiny_models import CAUSAL, save_tiny_causal
 from tiny_runs import SEARCH_WORDS, CommandLine, read, record_words, run, write_records
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from morenas.documents import validate
-from morenas.export import main as export
+from morenas.base.documents import validate
+from morenas.export.command import main as export
+from morenas.finetune.language import LanguageScorer
 from morenas.selection import SELECTIONS
 from morenas.space import Architecture
-from morenas.training.language import LanguageScorer
 
 SEARCH = [*SEARCH_WORDS, "search.steps=4"]
 
@@ -172,7 +172,7 @@ def trained(records: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     with pytest.MonkeyPatch.context() as patch:
         more = ["training.max_steps=150", "budget.fraction=0.6"]
         patch.setattr(sys, "argv", ["morenas.search", *words, *SEARCH, *more])
-        patch.setattr("morenas.pipeline.write_report", lambda directory, results: None)
+        patch.setattr("morenas.run.session.write_report", lambda directory, results: None)
         assert run("search") == 0
     return folder / "run", base
 

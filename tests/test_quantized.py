@@ -14,13 +14,14 @@ from tiny_models import save_tiny, tiny_batch, tiny_causal
 from tiny_runs import SEARCH_WORDS, CommandLine, read, record_words, task_words
 from torch import Tensor
 
-from morenas import pipeline
-from morenas.errors import InputError
+from morenas.base.errors import InputError
+from morenas.base.seeds import derive
+from morenas.finetune.attach import attach
+from morenas.finetune.methods import More
 from morenas.models import load_pretrained, target_linears
 from morenas.models.weights import LIBRARIES, FrozenWeights
-from morenas.seeds import derive
+from morenas.run import session
 from morenas.space import Architecture, ModuleShape
-from morenas.training import More, attach
 
 SEARCH = [*SEARCH_WORDS, "search.steps=4"]
 KEPT = [
@@ -50,13 +51,13 @@ def words(records: Path, llama: Path, tmp_path: Path) -> list[str]:
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """The models that a run has trained."""
-    save, models = pipeline.save_adapter, list[Any]()
+    save, models = session.save_adapter, list[Any]()
 
     def told(model: Any, directory: Path) -> None:
         models.append(model)
         save(model, directory)
 
-    monkeypatch.setattr(pipeline, "save_adapter", told)
+    monkeypatch.setattr(session, "save_adapter", told)
     yield models
     models.clear()
 

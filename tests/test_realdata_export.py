@@ -13,7 +13,7 @@ import plain_peft
 import pytest
 from tiny_runs import CommandLine, read
 
-from morenas.export import main as export
+from morenas.export.command import main as export
 from morenas.models import load_pretrained, target_linears
 from morenas.space import Architecture, ModuleShape
 

@@ -236,7 +236,7 @@ def test_a_refused_run_leaves_alone_a_run_that_has_only_just_begun(
     command: CommandLine, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("morenas.pipeline.load_task", interrupt)
+        patch.setattr("morenas.run.session.load_task", interrupt)
         assert command("search", *words).status != 0
     assert refused(command("search", *words), f"resume={tmp_path / 'run'}")
     assert command("search", f"resume={tmp_path / 'run'}").status == 0
@@ -260,7 +260,7 @@ def test_what_the_search_left_can_be_made_anew(
     command: CommandLine, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("morenas.pipeline.save_adapter", interrupt)
+        patch.setattr("morenas.run.session.save_adapter", interrupt)
         assert command("search", *words).status != 0
     found = (tmp_path / "run" / "architecture.json").read_bytes()
     (tmp_path / "run" / name).unlink()
@@ -271,20 +271,20 @@ def test_what_the_search_left_can_be_made_anew(
 def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(
     command: CommandLine, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import morenas.api
+    import morenas.search.engine
 
-    true_loss, calls = morenas.api._Search._loss, []
+    true_loss, calls = morenas.search.engine._Search._loss, []
 
     def spoilt(self: object, level: str, *rest: object) -> torch.Tensor:
         calls.append(level)
         loss = true_loss(self, level, *rest)  # type: ignore[arg-type]
         return loss * float("nan") if calls.count("lower") == 6 else loss
 
-    monkeypatch.setattr(morenas.api._Search, "_loss", spoilt)
+    monkeypatch.setattr(morenas.search.engine._Search, "_loss", spoilt)
     done = command("search", *words)
     assert refused(done, "nan", "step 5", "learning rate", "batch", "search.safetensors")
     assert (tmp_path / "run" / "checkpoints" / "search.safetensors").exists()
-    monkeypatch.setattr(morenas.api._Search, "_loss", true_loss)
+    monkeypatch.setattr(morenas.search.engine._Search, "_loss", true_loss)
     assert command("search", f"resume={tmp_path / 'run'}").status == 0
 
 
@@ -359,7 +359,8 @@ def test_a_checkpoint_cut_short(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(
-            "morenas.pipeline.save_adapter" if name == "finetune" else "morenas.search.write_trajectory", interrupt
+            "morenas.run.session.save_adapter" if name == "finetune" else "morenas.search.phase.write_trajectory",
+            interrupt,
         )
         assert command("search", *words).status != 0
     path = tmp_path / "run" / "checkpoints" / name

@@ -13,8 +13,8 @@ import pytest
 from tiny_models import save_tiny, save_tiny_causal
 from tiny_runs import SEARCH_WORDS, CommandLine, read, record_words, task_words, write_records, write_task
 
-from morenas.files import sha256
-from morenas.rundir import RunDirectory
+from morenas.base.files import sha256
+from morenas.run.directory import RunDirectory
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_cut_off_while_its_report_is_written_a_run_still_gets_one(
 ) -> None:
     words = [*task_words(tiny_task, tiny_model, tmp_path / "run"), "method=head"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("morenas.pipeline.write_report", interrupt)
+        patch.setattr("morenas.run.session.write_report", interrupt)
         assert reporting_command("finetune", *words).status == 1
     done = reporting_command("finetune", f"resume={tmp_path / 'run'}")
     assert done.status == 0, done.err
@@ -74,7 +74,7 @@ def test_a_run_that_another_process_is_at_work_on_is_left_alone(
 ) -> None:
     words = [*task_words(tiny_task, tiny_model, tmp_path / "run"), *SEARCH_WORDS]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("morenas.search.search", interrupt)
+        patch.setattr("morenas.search.phase.search", interrupt)
         assert command("search", *words).status == 1
     with RunDirectory(tmp_path / "run").held():
         done = command("search", f"resume={tmp_path / 'run'}")
@@ -86,7 +86,7 @@ def test_a_run_that_another_process_is_at_work_on_is_left_alone(
 def test_a_moved_run_goes_on(command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path) -> None:
     words = [*task_words(tiny_task, tiny_model, tmp_path / "here"), *SEARCH_WORDS]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("morenas.search.finetune_found", interrupt)
+        patch.setattr("morenas.search.phase.finetune_found", interrupt)
         assert command("search", *words).status != 0
     assert (tmp_path / "here" / "architecture.json").exists()
     (tmp_path / "here").rename(tmp_path / "there")
@@ -101,7 +101,7 @@ def test_a_moved_run_goes_on(command: CommandLine, tiny_task: Path, tiny_model: 
 def test_a_run_goes_on_with_nothing_but_what_it_began_with(command: CommandLine, tmp_path: Path, what: str) -> None:
     data, model = write_task(tmp_path / "data"), save_tiny("bert", tmp_path / "model")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("morenas.search.finetune_found", interrupt)
+        patch.setattr("morenas.search.phase.finetune_found", interrupt)
         assert command("search", *task_words(data, model, tmp_path / "run"), *SEARCH_WORDS).status != 0
     if what == "data":  # what was searched on becomes the test set
         train = (data / "train.jsonl").read_text().splitlines()
@@ -145,8 +145,8 @@ def test_a_language_model_s_run_goes_on_bit_for_bit(command: CommandLine, tmp_pa
         files = ("adapter/adapter_model.safetensors", "search/trajectory.npz")
         return architecture, {**row, "seconds": 0}, *(sha256(tmp_path / name / file) for file in files)
 
-    search = (("morenas.api", "save_tensors"), ("morenas.search", "write_trajectory"))
-    finetune = (("morenas.training.finetune", "keep_only"), ("morenas.pipeline", "save_adapter"))
+    search = (("morenas.search.engine", "save_tensors"), ("morenas.search.phase", "write_trajectory"))
+    finetune = (("morenas.finetune.loop", "keep_only"), ("morenas.run.session", "save_adapter"))
     assert outcome("killed", search[0], *search, *finetune) == outcome("whole")
 
 

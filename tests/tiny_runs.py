@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tiny_models import WORDS
 
-from morenas.launch import launch
+from morenas.run.launch import launch
 
 
 @dataclass
@@ -43,7 +43,7 @@ class CommandLine:
 
 def run(command: str) -> int:
     """Run a command on ``sys.argv``; its exit status."""
-    module = importlib.import_module(f"morenas.{command}")
+    module = importlib.import_module(f"morenas.{command}.phase")
     _leave_the_libraries_alone()
     schema = {"search": "SearchRunConfig", "finetune": "FinetuneRunConfig"}[command]
     try:
@@ -58,7 +58,7 @@ def run(command: str) -> int:
 @cache
 def _leave_the_libraries_alone() -> None:
     """Each phase of a run frees what the one before left: looking through all of torch would take longer than a run."""
-    importlib.import_module("morenas.pipeline")
+    importlib.import_module("morenas.run.session")
     gc.collect()
     gc.freeze()
 

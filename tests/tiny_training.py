@@ -12,10 +12,14 @@ from numpy.typing import NDArray
 from tiny_models import WORDS, tiny_classifier, tiny_tokenizer
 from torch import nn
 
+from morenas.finetune.attach import attach
+from morenas.finetune.evaluate import ClassifierScorer
+from morenas.finetune.loop import FinetuneData
+from morenas.finetune.methods import Lora, Method
+from morenas.finetune.settings import TrainingSettings
 from morenas.models import target_linears
 from morenas.models.load import find_head
 from morenas.space import Architecture, ModuleShape
-from morenas.training import ClassifierScorer, FinetuneData, Lora, Method, TrainingSettings, attach
 
 SETTINGS = TrainingSettings(learning_rate=5e-3, max_steps=12, batch_size=8, evals=4)
 """Twelve steps, evaluated after 3, 6, 9 and 12."""

@@ -40,7 +40,7 @@ def plain(jobs: str) -> None:
 
 def check(run: Path) -> None:
     import morenas  # noqa: F401  it registers the adapter with PEFT
-    from morenas.files import read_json
+    from morenas.base.files import read_json
 
     config = read_json(run / ".hydra" / "run.json", "run")["config"]
     base = config["model"]["name_or_path"]

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from peft.config import PeftConfig
 
 from morenas.adapters.register import extend_enum
-from morenas.errors import InputError, suggest
+from morenas.base.errors import InputError, suggest
 from morenas.monarch import Link
 from morenas.space import Architecture
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from morenas.adapters.layer import MoReLayer
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 
 
 def more_layers(model: nn.Module, adapter_name: str = "default") -> dict[str, MoReLayer]:

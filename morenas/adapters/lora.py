@@ -18,7 +18,7 @@ from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 
 from morenas.adapters.factors import more_layers
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.monarch import Link, project, to_dense, to_lora
 
 Pair = tuple[Tensor, Tensor]

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from morenas.adapters.config import MoReConfig
 from morenas.adapters.layer import MoReLayer, MoReLinear
 from morenas.adapters.register import PREFIX
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 
 
 class MoReModel(BaseTuner):

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional as F
 
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.monarch import block_sizes
 
 FIRST, SECOND = "blkdiag1", "blkdiag2"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 
 DEVELOPMENT, PUBLISHED = 0, 1000  # first number of the problems
 
@@ -44,12 +44,12 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 def benchmark(arguments: argparse.Namespace) -> str:
     """Run, write, and return the tables as markdown."""
+    from morenas.base.errors import suggest
+    from morenas.base.files import write_bytes
     from morenas.benchmark import report
     from morenas.benchmark.methods import METHODS, OURS
     from morenas.benchmark.plot import draw
     from morenas.benchmark.run import FAMILIES, planted, run, tabular
-    from morenas.errors import suggest
-    from morenas.files import write_bytes
 
     for name in ("problems", "seeds", "jobs"):
         if getattr(arguments, name) < 1:

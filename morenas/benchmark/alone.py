@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from morenas.base.seeds import derive
 from morenas.benchmark.cohort import Cohort, adamw, train
 from morenas.benchmark.problem import Problem, Shapes
-from morenas.seeds import derive
 
 COHORT = 16  # architectures side by side, at most
 EVALUATED = 4096  # examples at once, of all members

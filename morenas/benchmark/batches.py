@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from morenas.api import Batch
-from morenas.seeds import derive
+from morenas.base.seeds import derive
+from morenas.search.engine import Batch
 from morenas.tasks.epochs import Epochs
 
 

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from morenas.base.seeds import derive
 from morenas.benchmark.problem import Batches, Shapes
 from morenas.bilevel.loop import ramp_and_cosine
 from morenas.monarch import Link, add_to, block_sizes, cast_for_autocast, init_first_, link_permutation, to_lora
-from morenas.seeds import derive
 from morenas.space.choices import Choice
 from morenas.supernet.layer import WrappedLinear, adapter_dtype
 

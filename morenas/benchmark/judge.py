@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from morenas.base.errors import InputError
 from morenas.benchmark.alone import train_alone
 from morenas.benchmark.problem import Problem, Shapes
 from morenas.benchmark.tabular import Table, TabularTask
-from morenas.errors import InputError
 
 Key = frozenset[tuple[str, tuple[int, int]]]
 REPEATED = 2  # trainings of an architecture where seeds are compared

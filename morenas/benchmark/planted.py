@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from morenas.base.errors import InputError, suggest
+from morenas.base.seeds import derive
 from morenas.benchmark.batches import ShuffledBatches
 from morenas.benchmark.problem import Batch, Recipe, Shapes, cost
-from morenas.errors import InputError, suggest
 from morenas.monarch import Link, block_sizes, to_dense
-from morenas.seeds import derive
 from morenas.space import Choice, SearchSpace, build_space
 
 NBLOCKS, RANKS = (1, 2, 4, 8), (0, 1, 2, 4)

@@ -12,8 +12,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from morenas.base.files import write_bytes
 from morenas.benchmark.report import ALL, HARD
-from morenas.files import write_bytes
 
 MARKERS = "osD^vP*X"
 OURS = "#c0392b"

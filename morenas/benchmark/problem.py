@@ -8,8 +8,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from morenas.api import Batch, Batches
 from morenas.monarch import num_parameters
+from morenas.search.engine import Batch, Batches
 from morenas.space import Choice, SearchSpace
 
 __all__ = ["Batch", "Batches", "Problem", "Recipe", "Shapes", "cost"]

@@ -7,8 +7,8 @@ import math
 
 import torch
 
+from morenas.base.seeds import derive
 from morenas.benchmark.problem import Problem, Shapes, cost
-from morenas.seeds import derive
 from morenas.space import Choice, sample_architecture
 
 RANDOM = 12  # draws that the mean random architecture is taken over, where there are too many to take all

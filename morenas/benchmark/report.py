@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from morenas.base.errors import InputError, suggest
+from morenas.base.files import write_json
 from morenas.benchmark import measures
 from morenas.benchmark.planted import FAMILIES
 from morenas.benchmark.rows import Row
-from morenas.errors import InputError, suggest
-from morenas.files import write_json
 
 FORMAT = "morenas.benchmark/1"
 PLANTED, TABULAR = "planted", "tabular"

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from morenas.base.errors import InputError
 from morenas.benchmark.measures import normalized_regret
-from morenas.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from morenas.base.errors import InputError, suggest
+from morenas.base.files import read_json, write_json
 from morenas.benchmark import measures
 from morenas.benchmark.alone import train_alone
 from morenas.benchmark.judge import Judge, Key
@@ -21,8 +23,6 @@ from morenas.benchmark.reference import ROUNDS, near, random_architectures
 from morenas.benchmark.rows import Row
 from morenas.benchmark.tabular import TabularTask
 from morenas.benchmark.tasks import TASKS
-from morenas.errors import InputError, suggest
-from morenas.files import read_json, write_json
 from morenas.space import Choice
 
 BUDGETS = (0.3, 0.4, 0.5)  # of a table's largest architecture: what the number of a tabular problem stands for

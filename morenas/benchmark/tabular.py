@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from morenas.base.errors import InputError, suggest
 from morenas.benchmark.batches import ShuffledBatches
 from morenas.benchmark.cohort import Cohort, train
 from morenas.benchmark.problem import Batch, Recipe, Shapes
 from morenas.benchmark.tasks import Example, generate
-from morenas.errors import InputError, suggest
 from morenas.models import load_pretrained, target_linears
 from morenas.space import Choice, SearchSpace, build_space
 

@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from morenas.errors import InputError, suggest
+from morenas.base.errors import InputError, suggest
 from morenas.tasks.sources.demo import COLOURS, NAMES, THINGS, Fact, draw_facts
 
 DATA_SEED = 625  # the same examples for every run

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from morenas.errors import InputError
-from morenas.kinds import CAUSAL
+from morenas.base.errors import InputError
+from morenas.base.kinds import CAUSAL
 from morenas.models.quiet import quiet_transformers
 from morenas.models.source import WAYS_OUT, ModelSource, resolve_model
 from morenas.models.weights import FrozenWeights

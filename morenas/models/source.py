@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from morenas.errors import InputError
-from morenas.hub import Need, require_hub
+from morenas.base.errors import InputError
+from morenas.base.hub import Need, require_hub
 
 DEMO = "demo"
 WAYS_OUT = (

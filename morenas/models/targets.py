@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from morenas.errors import InputError, suggest
+from morenas.base.errors import InputError, suggest
 
 if TYPE_CHECKING:
     from torch import nn

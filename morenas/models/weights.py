@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from morenas.errors import InputError, suggest
+from morenas.base.errors import InputError, suggest
 
 DTYPES = ("float32", "bfloat16", "float16")
 LIBRARIES = {"bnb_4bit": "bitsandbytes", "bnb_8bit": "bitsandbytes", "int8": "torchao"}

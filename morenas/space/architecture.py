@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from morenas.documents import validate
-from morenas.errors import InputError, suggest
-from morenas.files import read_json, write_json
+from morenas.base.documents import validate
+from morenas.base.errors import InputError, suggest
+from morenas.base.files import read_json, write_json
 from morenas.monarch import num_parameters
 
 FORMAT = "morenas.architecture/1"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.space.choices import SearchSpace
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from morenas.errors import InputError, suggest
+from morenas.base.errors import InputError, suggest
 from morenas.monarch import num_parameters
 
 GRANULARITIES = ("module", "type", "layer", "all")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from morenas.seeds import derive
+from morenas.base.seeds import derive
 from morenas.tasks.epochs import Epochs
 from morenas.tasks.prompts import IGNORED
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 
 
 def encode(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from morenas.errors import InputError, suggest
+from morenas.base.errors import InputError, suggest
 from morenas.tasks.sources.raw import Table
 from morenas.tasks.spec import TaskSpec
 

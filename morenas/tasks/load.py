@@ -10,8 +10,8 @@ from typing import Any
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 from numpy.typing import NDArray
 
-from morenas.errors import InputError
-from morenas.seeds import derive
+from morenas.base.errors import InputError
+from morenas.base.seeds import derive
 from morenas.tasks.labels import Example, check_examples, label_names
 from morenas.tasks.metrics import check_metrics, compute_metrics
 from morenas.tasks.records import PROMPT, check_records, known_choices

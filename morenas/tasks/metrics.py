@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn import metrics as scores
 
-from morenas.errors import InputError, suggest
+from morenas.base.errors import InputError, suggest
 
 Values = NDArray[Any]
 

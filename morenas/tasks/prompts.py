@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.tasks.spec import TaskSpec
 
 IGNORED = -100  # label of a token that carries no loss

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from morenas.errors import InputError, suggest
+from morenas.base.errors import InputError, suggest
 from morenas.tasks.answers import as_number
 from morenas.tasks.labels import Example, checked_text, require_columns
 from morenas.tasks.sources.raw import Row, Table

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from morenas.errors import InputError, suggest
-from morenas.hub import Need
-from morenas.kinds import CAUSAL, KINDS
+from morenas.base.errors import InputError, suggest
+from morenas.base.hub import Need
+from morenas.base.kinds import CAUSAL, KINDS
 from morenas.tasks.sources.render import RENDER
 
 SOURCES = ("hub", "files", "demo")

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 
 BINS = 10  # strata of a regression task, by quantile of the label
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from morenas.files import write_text
+from morenas.base.files import write_text
 
 
 class JsonLines:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from morenas.files import read_json, write_text
+from morenas.base.files import read_json, write_text
 from morenas.tracking.figures import architecture_figure, curves_figure, probabilities_figure
 from morenas.tracking.table import method_words
 

@@ -17,7 +17,7 @@ import wandb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from morenas.files import write_text
+from morenas.base.files import write_text
 from morenas.tracking.figures import architecture_figure
 
 FIRST_HOST = "api.wandb.ai"  # keys kept under this name open the public server whatever its name is now

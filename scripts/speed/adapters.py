@@ -9,9 +9,9 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from morenas.finetune.attach import attach
+from morenas.finetune.methods import Boft, GraLora, Lora, Method, More, Targets
 from morenas.monarch import Link
-from morenas.training import attach
-from morenas.training.methods import Boft, GraLora, Lora, Method, More, Targets
 
 # The package's attribute of this name is the function.
 _MULTIPLY: Any = importlib.import_module("morenas.monarch.multiply")

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from morenas.finetune.methods import Method
 from morenas.monarch import Link, block_sizes, multiply
 from morenas.monarch.multiply import WAYS
-from morenas.training.methods import Method
 from speed.adapters import adapted_layer, baselines, forced, more, targets_of
 from speed.published import load_published
 from speed.rows import Case

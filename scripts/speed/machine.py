@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from morenas.devices import describe_device
-from morenas.results import git_commit, versions
+from morenas.run.devices import describe_device
+from morenas.run.results import git_commit, versions
 from speed.settings import Bench
 
 FOLDERS = ("--reference", "--minilm", "--glue")

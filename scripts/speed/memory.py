@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from morenas.metering import peak_memory, reset_peak_memory
+from morenas.run.phases import peak_memory, reset_peak_memory
 from speed.rows import MEMORY, Case, Row, compared
 from speed.settings import Bench
 
 STEPS = 2  # the second one has the optimizer's state to stand beside
-PRELOADED = ["peft", "transformers", "morenas.training", "morenas.supernet", "matplotlib.figure", "rich.console"]
+PRELOADED = ["peft", "transformers", "morenas.finetune", "morenas.supernet", "matplotlib.figure", "rich.console"]
 
 
 def peak_of(build: Callable[..., Callable[[], object]], bench: Bench, *arguments: Any) -> int:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from morenas.training import Method
-from morenas.training.methods import Targets
+from morenas.finetune.methods import Method, Targets
 from speed.adapters import baselines, more
 from speed.memory import remembered
 from speed.rows import STEP, Case, Row, timed

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.monarch import Link, block_sizes, multiply
 
 Product = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from morenas.errors import InputError, RunError
-from morenas.results import read_results
+from morenas.base.errors import InputError, RunError
+from morenas.run.results import read_results
 from speed.rows import MEMORY, Case, Row, compared
 from speed.settings import Bench
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from morenas.training import Lora
+from morenas.finetune.methods import Lora
 from speed.adapters import more, targets_of
 from speed.contestants import Layer, adapted, frozen, tensors
 from speed.rows import BOTH, STEP, Case, Row, row

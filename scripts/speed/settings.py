@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from morenas.devices import resolve_device
-from morenas.errors import InputError, suggest
+from morenas.base.errors import InputError, suggest
+from morenas.run.devices import resolve_device
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

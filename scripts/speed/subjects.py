@@ -19,10 +19,10 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from morenas.finetune.attach import attach
+from morenas.finetune.methods import Method, Targets
 from morenas.models import load_pretrained, target_linears
 from morenas.models.load import find_head
-from morenas.training import Method, attach
-from morenas.training.methods import Targets
 from speed.settings import Bench
 
 Batch = dict[str, Tensor]

@@ -8,9 +8,9 @@ from functools import partial
 import torch
 from torch import nn
 
+from morenas.finetune.methods import Lora
 from morenas.space import build_space
 from morenas.supernet import SHARINGS, Supernet, layer
-from morenas.training import Lora
 from speed.memory import remembered
 from speed.models import Workload
 from speed.rows import STEP, Case, Row, timed

@@ -10,7 +10,7 @@ import pytest
 from tiny_models import tiny_classifier
 
 from morenas.adapters import MoReConfig
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.space import Architecture, ModuleShape
 
 

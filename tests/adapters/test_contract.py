@@ -18,7 +18,7 @@ from tiny_models import LANGUAGE_MODELS, Tiny
 from torch import Tensor, nn
 
 from morenas.adapters import MoReConfig, MoReLayer
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 
 over_all_models = pytest.mark.parametrize("tiny", MODELS, ids=str)
 over_language_models = pytest.mark.parametrize("tiny", LANGUAGE_MODELS, ids=str)

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 import morenas
 from morenas.adapters import more_layers
 from morenas.adapters.lora import fit_ranks, lora_config, lora_pairs, project_pairs, read_pairs, truncate_pair
-from morenas.errors import InputError
-from morenas.exporting.base import read_tensors
-from morenas.files import read_json
+from morenas.base.errors import InputError
+from morenas.base.files import read_json
+from morenas.export.base import read_tensors
 from morenas.models.load import find_head
 from morenas.monarch import Link, to_dense
 

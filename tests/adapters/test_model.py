@@ -12,7 +12,7 @@ from tiny_models import tiny_classifier
 from torch import nn
 
 from morenas.adapters import MoReConfig, MoReLayer, set_factors
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 
 
 def modules(**config: Any) -> set[str]:

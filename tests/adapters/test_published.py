@@ -18,7 +18,7 @@ from transformers import AutoModelForSequenceClassification
 import morenas
 from morenas.adapters import more_layers
 from morenas.adapters.published import from_published, to_published
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.monarch import Link, to_dense
 
 SIZES = [(16, 16), (16, 24), (24, 16), (16, 48), (48, 16), (15, 22), (22, 15), (17, 64)]

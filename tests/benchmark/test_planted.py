@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from morenas.base.errors import InputError
 from morenas.benchmark.planted import (
     FAMILIES,
     NBLOCKS,
@@ -22,7 +23,6 @@ from morenas.benchmark.planted import (
     ShuffledBatches,
 )
 from morenas.benchmark.problem import Batch, cost
-from morenas.errors import InputError
 from morenas.monarch import Link, project
 from morenas.space import Choice
 from morenas.supernet.prepare import prepared

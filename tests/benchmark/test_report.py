@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from morenas.base.errors import InputError
 from morenas.benchmark import plot, report
 from morenas.benchmark.planted import FAMILIES
 from morenas.benchmark.rows import Row
-from morenas.errors import InputError
 
 OURS = "bilevel"
 LOSS = {OURS: 0.1, "random": 0.6, "spectral": 0.1}

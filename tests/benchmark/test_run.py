@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from morenas.base.errors import InputError
 from morenas.benchmark.__main__ import main
 from morenas.benchmark.methods import METHODS, OURS
 from morenas.benchmark.planted import FAMILIES, PlantedProblem
@@ -15,7 +16,6 @@ from morenas.benchmark.problem import Batch, cost
 from morenas.benchmark.reference import random_architectures
 from morenas.benchmark.run import BUDGETS, Place, planted, read_rows, rows_of, run_place, tabular
 from morenas.benchmark.tabular import Table, TabularTask
-from morenas.errors import InputError
 
 NUMBER = 1  # a small one
 

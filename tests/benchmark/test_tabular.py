@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from morenas.base.errors import InputError
 from morenas.benchmark.tabular import CURVE_STEPS, METADATA, RECIPE, TABLE, Picks, Table, TabularTask, train_rows
 from morenas.benchmark.tasks import TASKS
-from morenas.errors import InputError
 from morenas.models import load_pretrained
 from morenas.space import Choice, sample_architecture
 

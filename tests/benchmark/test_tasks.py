@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
+from morenas.base.errors import InputError
 from morenas.benchmark.tasks import DATA_SEED, SIZES, TASKS, generate
-from morenas.errors import InputError
 from morenas.tasks.sources.demo import COLOURS, NAMES, THINGS, WORDS
 
 Words = tuple[list[str], ...]

@@ -13,11 +13,11 @@ from tiny_training import Recorder
 from torch import Tensor, nn
 
 from morenas import search_architecture
-from morenas.api import SearchOutcome, SearchSettings
 from morenas.bilevel import HYPERGRADIENTS
 from morenas.models import target_linears
 from morenas.models.load import find_head
-from morenas.schema import HypergradientName
+from morenas.run.schema import HypergradientName
+from morenas.search.engine import SearchOutcome, SearchSettings
 from morenas.space import build_space
 
 SETTINGS = SearchSettings(

@@ -1,4 +1,4 @@
-"""The bilevel problem of a search on a tiny classifier, as ``morenas.api`` builds it, in any precision."""
+"""The bilevel problem of a search on a tiny classifier, as ``morenas.search.engine`` builds it, in any precision."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from tiny_models import tiny_batch, tiny_classifier
 from torch import Tensor, nn
 
+from morenas.base.seeds import derive
 from morenas.bilevel import HYPERGRADIENTS, BilevelLoop, BilevelProblem, Level, Schedule, Step, StepReport, hold_budget
 from morenas.models import target_linears
 from morenas.models.load import find_head
-from morenas.seeds import derive
 from morenas.space import SearchSpace, build_space
 from morenas.supernet import RELAXATIONS, Supernet
 

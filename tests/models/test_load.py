@@ -20,7 +20,7 @@ from tiny_models import (
 )
 from transformers import BertConfig, BertModel
 
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.models import load_pretrained
 from morenas.models.load import find_head
 from morenas.models.weights import FrozenWeights

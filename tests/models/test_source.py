@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tiny_models import save_tiny
 
-from morenas.errors import InputError
-from morenas.hub import Need
+from morenas.base.errors import InputError
+from morenas.base.hub import Need
 from morenas.models import hub_need, resolve_model
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from morenas.adapters import MoReConfig
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.models import target_linears
 from morenas.models.load import find_head
 

@@ -23,7 +23,7 @@ from speed.settings import Bench
 from speed.supernets import GRIDS
 from torch import Tensor, nn
 
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.monarch.multiply import WAYS
 from morenas.space import build_space
 from morenas.supernet import SHARINGS

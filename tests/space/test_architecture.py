@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.space import Architecture, ModuleShape
 
 

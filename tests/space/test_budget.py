@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.space import Budget, build_space, lora_parameters
 
 MODULES = {"a": (100, 50), "b": (100, 150)}

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from morenas.base.errors import InputError
 from morenas.bilevel import expected_cost
-from morenas.errors import InputError
 from morenas.space import Choice, SearchSpace, build_space
 
 MODULES = {

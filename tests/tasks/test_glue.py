@@ -13,9 +13,9 @@ from hydra.core.global_hydra import GlobalHydra
 from scipy import stats
 from sklearn import metrics as scores
 
-from morenas.config import config_directory, register_schemas, to_config
-from morenas.pipeline import task_spec
-from morenas.schema import SearchRunConfig
+from morenas.run.composing import config_directory, register_schemas, to_config
+from morenas.run.schema import SearchRunConfig
+from morenas.run.session import task_spec
 from morenas.tasks.load import Task, load_task
 from morenas.tasks.spec import TaskSpec
 

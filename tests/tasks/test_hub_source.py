@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hub_folder import hub_folder
 
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.tasks.load import load_task
 from morenas.tasks.spec import TaskSpec
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.tasks.load import Task, load_task
 from morenas.tasks.spec import TaskSpec
 

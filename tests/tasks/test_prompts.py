@@ -10,7 +10,7 @@ from tiny_models import tiny_tokenizer
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.tasks.load import RECORDS
 from morenas.tasks.prompts import alpaca_prompt, encode_records, leading_tokens, prompt_texts
 from morenas.tasks.spec import TaskSpec

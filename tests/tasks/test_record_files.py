@@ -11,7 +11,7 @@ import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.tasks.answers import extract_answer, same_answer
 from morenas.tasks.load import RECORDS, load_task
 from morenas.tasks.prompts import encode_records

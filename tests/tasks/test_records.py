@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.tasks.load import Task, load_task
 from morenas.tasks.records import check_records, known_choices
 from morenas.tasks.sources.raw import Table

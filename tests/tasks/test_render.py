@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hub_folder import hub_folder
 
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.tasks.answers import extract_answer, same_answer
 from morenas.tasks.load import load_task
 from morenas.tasks.sources.render import RENDER

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.tasks.load import load_task
 from morenas.tasks.sources.files import read_table
 from morenas.tasks.spec import TaskSpec

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from morenas.errors import InputError
+from morenas.base.errors import InputError
 from morenas.tasks.load import Task, load_task
 from morenas.tasks.spec import TaskSpec
 from morenas.tasks.splits import content, split_examples

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 
+from morenas.base.errors import InputError
+from morenas.base.seeds import derive
 from morenas.benchmark.alone import Training, cohort, evaluate
 from morenas.benchmark.methods.found import Found
 from morenas.benchmark.problem import Problem, Shapes
 from morenas.benchmark.reference import draw
-from morenas.errors import InputError
-from morenas.seeds import derive
 
 FACTOR = 4  # of the training from one rung to the next; as many trials are judged before one is let through
 RUNGS = (1, FACTOR, FACTOR**2)  # when a trial is judged, in the smallest trainings; the last is a whole one

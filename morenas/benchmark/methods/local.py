@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from morenas.base.seeds import derive
 from morenas.benchmark.alone import train_alone
 from morenas.benchmark.methods.found import Found
 from morenas.benchmark.problem import Problem, Shapes
 from morenas.benchmark.reference import draw, neighbour
-from morenas.seeds import derive
 
 TRAININGS = 10  # short ones, that together take as many steps as one alone
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from morenas.base.seeds import derive
 from morenas.benchmark.methods.found import Found
 from morenas.benchmark.problem import Problem
-from morenas.seeds import derive
 from morenas.selection import budgeted
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from morenas.benchmark.methods.found import Found
 from morenas.benchmark.problem import Problem
+from morenas.finetune.equal_lora import equal_parameter_lora
 from morenas.space import Choice
-from morenas.training.equal_lora import equal_parameter_lora
 
 
 def equal_lora(problem: Problem, seed: int) -> Found:

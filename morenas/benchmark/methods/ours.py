@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from morenas.api import SearchOutcome, SearchSettings, search_architecture
+from morenas.base.seeds import derive
 from morenas.benchmark.alone import mean_loss
 from morenas.benchmark.methods.found import FORWARD, Found
 from morenas.benchmark.problem import Batch, Problem
 from morenas.benchmark.reference import random_architectures
-from morenas.seeds import derive
+from morenas.search.engine import SearchOutcome, SearchSettings, search_architecture
 from morenas.supernet import Supernet
 
 SHARE = 0.65  # weight steps, of the recipe's: the default of ``search.steps_fraction``

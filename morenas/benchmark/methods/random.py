@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from morenas.base.seeds import derive
 from morenas.benchmark.alone import train_alone
 from morenas.benchmark.descend import descend
 from morenas.benchmark.methods.found import FORWARD, Found
 from morenas.benchmark.problem import Problem, Shapes
 from morenas.benchmark.reference import draw
-from morenas.seeds import derive
 from morenas.space import sample_architecture
 from morenas.supernet import Supernet
 from morenas.supernet.prepare import prepared

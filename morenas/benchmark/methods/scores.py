@@ -9,10 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from morenas.base.seeds import derive
 from morenas.benchmark.descend import descend
 from morenas.benchmark.methods.found import FORWARD, Found
 from morenas.benchmark.problem import Problem, Shapes
-from morenas.seeds import derive
 from morenas.selection import budgeted
 from morenas.supernet.prepare import trainable_head
 from morenas.supernet.spectrum import Sample, kept, projections, sample_inputs

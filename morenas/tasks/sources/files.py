@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from morenas.errors import InputError, suggest
-from morenas.files import sha256
+from morenas.base.errors import InputError, suggest
+from morenas.base.files import sha256
 from morenas.tasks.sources.raw import Raw, Row, Table
 from morenas.tasks.spec import TaskSpec
 

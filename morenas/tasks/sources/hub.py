@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from morenas.errors import InputError, suggest
-from morenas.hub import require_hub
+from morenas.base.errors import InputError, suggest
+from morenas.base.hub import require_hub
 from morenas.tasks.sources.raw import Raw, Row, Table
 from morenas.tasks.sources.render import RENDER
 from morenas.tasks.spec import TaskSpec

@@ -1,0 +1,38 @@
+"""Checkpoints of tensors: one safetensors file each, whole or absent, never unpickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from morenas.base.errors import InputError
+from morenas.base.files import write_bytes
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any] | None = None) -> None:
+    """Write named tensors and a JSON object beside them into one file."""
+    # safetensors refuses tensors that share memory; contiguous copies never do.
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_bytes(path, save(copies, {"info": json.dumps(info or {})}))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what ``save_tensors`` wrote.
+
+    Raises:
+        InputError: If the file is cut short or is no checkpoint.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads((file.metadata() or {})["info"])  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"{path}: not a whole checkpoint ({error}); the file was cut short or changed. "
+            "Restore it, or remove it to begin this phase anew."
+        ) from error

@@ -1,0 +1,1 @@
+"""One table of many runs. ``python -m morenas.compare`` is ``__main__``."""

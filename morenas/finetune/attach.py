@@ -1,0 +1,136 @@
+"""Make a pretrained model ready to be trained by a method, and count what is trained."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from peft import AdaLoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from morenas.adapters import set_factors
+from morenas.base.errors import InputError
+from morenas.finetune.methods import Dora, Head, Method, More, Targets
+from morenas.models import is_causal
+
+
+class Parameters(NamedTuple):
+    """Trained parameters, the head's counted apart."""
+
+    adapter: int
+    head: int
+
+
+def attach(
+    model: PreTrainedModel, method: Method, targets: Targets, head: Sequence[str], seed: int, total_steps: int
+) -> nn.Module:
+    """Add a method's adapters to a model and mark what is trained.
+
+    The global random state is left as it was.
+
+    Args:
+        model: A pretrained task model; it is changed in place.
+        targets: Modules that adapters go to.
+        head: Modules trained whole, whatever the method.
+        seed: Decides the adapters' start.
+        total_steps: Optimizer steps of the training to come.
+    Returns:
+        A ``PeftModel``, or ``model`` itself for methods without adapters.
+    Raises:
+        InputError: If the method does not fit the targets.
+    """
+    if isinstance(method, Dora) and model.device.type == "cpu" and getattr(model, "is_loaded_in_8bit", False):
+        raise InputError(
+            "Method dora: PEFT cannot train it on a processor beside model.quantization=bnb_8bit; use int8, or none."
+        )
+    config = method.peft_config(targets, head, total_steps)
+    if config is None:
+        return _without_adapters(model, method, head)
+    with _seeded(seed), _calm():
+        try:
+            adapted = _adapt(model, config)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise InputError(f"Method {method.name} cannot be attached to {type(model).__name__}: {error}") from error
+    if isinstance(method, More):
+        _inherit(adapted, method)
+    return adapted
+
+
+def count_parameters(model: nn.Module, head: Sequence[str] = ()) -> Parameters:
+    """Count what is trained.
+
+    Args:
+        model: From ``attach``.
+        head: The head's modules; needed for models without adapters.
+    """
+    prefixes = tuple(f"{name}." for name in head)
+    counts = Parameters(adapter=0, head=0)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            of_head = ".modules_to_save." in name if isinstance(model, PeftModel) else name.startswith(prefixes)
+            part = "head" if of_head else "adapter"
+            counts = counts._replace(**{part: getattr(counts, part) + parameter.numel()})
+    return counts
+
+
+def _without_adapters(model: PreTrainedModel, method: Method, head: Sequence[str]) -> nn.Module:
+    model.requires_grad_(not isinstance(method, Head))
+    for name in head:
+        model.get_submodule(name).requires_grad_(True)
+    return model
+
+
+def _adapt(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
+    causal = is_causal(model)
+    allocates = isinstance(config, AdaLoraConfig)
+    config.task_type = TaskType.CAUSAL_LM if causal else TaskType.SEQ_CLS if allocates else None
+    adapted = get_peft_model(model, config)
+    # PEFT adds AdaLoRA's orthogonality term to the loss only in a model of a task type, and only where it is trained:
+    # with the type in the saved config, the loss of a reloaded adapter would be an AttributeError.
+    config.task_type = TaskType.CAUSAL_LM if causal and not allocates else None
+    return adapted
+
+
+def _inherit(adapted: PeftModel, method: More) -> None:
+    if method.factors:
+        set_factors(adapted, method.factors)
+    _load_head(adapted, method.head_state)
+
+
+@torch.no_grad()
+def _load_head(adapted: PeftModel, state: Mapping[str, Tensor]) -> None:
+    """Copy parameters named as in the task model into the trained copies of their modules."""
+    trained = {
+        name.removeprefix("base_model.model.").replace(".modules_to_save.default", ""): parameter
+        for name, parameter in adapted.named_parameters()
+        if ".modules_to_save.default." in name
+    }
+    if unknown := set(state) - set(trained):
+        raise InputError(f"The head to start from has {', '.join(sorted(unknown))}, which are not trained here.")
+    for name, value in state.items():
+        trained[name].copy_(value)
+
+
+@contextlib.contextmanager
+def _calm() -> Iterator[None]:
+    """Leave out PEFT's warnings about what it then does right by itself."""
+    with warnings.catch_warnings():
+        for expected in (
+            "fan_in_fan_out is set",
+            "Failed to load the CUDA extension",
+            "Setting boft_n_butterfly_factor",
+        ):
+            warnings.filterwarnings("ignore", expected)
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        yield
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,58 @@
+"""The LoRA of equal parameters: what any other way to spend a budget has to beat."""
+
+from __future__ import annotations
+
+import math
+
+from morenas.base.errors import InputError
+from morenas.finetune.methods import Targets
+
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def equal_parameter_lora(params: int, targets: Targets) -> dict[str, int]:
+    """Spread a number of parameters over LoRA ranks as evenly as they go.
+
+    Every module gets the same rank, the largest that fits; what remains goes to ranks one higher in modules
+    spread evenly over depth, chosen so that the total is the largest one that does not exceed ``params``.
+
+    Args:
+        params: Adapter parameters to spend.
+        targets: Modules that may get an adapter; rank 1 costs ``in_features + out_features`` there.
+    Returns:
+        Rank by module; modules of rank 0 are absent.
+    Raises:
+        InputError: If ``params`` is less than the smallest adapter.
+    """
+    costs = {name: sum(shape) for name, shape in targets.items()}
+    floor, remainder = divmod(params, sum(costs.values()))
+    raised = _spread_subset(costs, remainder)
+    ranks = {name: floor + (name in raised) for name in targets}
+    if not any(ranks.values()):
+        raise InputError(
+            f"LoRA of equal parameters: {params:,} parameters are fewer than the smallest adapter of rank 1 "
+            f"({min(costs.values()):,}); raise the budget."
+        )
+    return {name: rank for name, rank in ranks.items() if rank > 0}
+
+
+def _spread_subset(costs: dict[str, int], limit: int) -> set[str]:
+    """Return modules whose costs add up to the most that ``limit`` allows, spread over their order.
+
+    Multiples of the golden ratio fall evenly into the unit interval and in step with no period, so a prefix
+    of that order favours neither a depth nor one type of module in every layer.
+    """
+    unit = math.gcd(*costs.values())
+    position = {name: index * _GOLDEN % 1 for index, name in enumerate(costs)}
+    order = sorted(costs, key=position.__getitem__)
+    window = (1 << limit // unit + 1) - 1
+    sums = [1]  # bit s of sums[k]: the last k modules of the order have a subset of cost s
+    for name in reversed(order):
+        sums.append((sums[-1] | sums[-1] << costs[name] // unit) & window)
+    left, chosen = sums[-1].bit_length() - 1, set()
+    for name, rest in zip(order, reversed(sums[:-1]), strict=True):
+        after = left - costs[name] // unit
+        if after >= 0 and rest >> after & 1:
+            chosen.add(name)
+            left = after
+    return chosen

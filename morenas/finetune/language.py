@@ -1,0 +1,189 @@
+"""Scores of a causal language model: likelihood of given answers, and answers read out of what it generates."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from morenas.base.errors import InputError
+from morenas.finetune.evaluate import by_length
+from morenas.tasks.answers import extract_answer, same_answer
+from morenas.tasks.prompts import IGNORED
+
+Continuation = tuple[Sequence[int], int]
+"""Token ids, and where those begin that are scored."""
+
+
+@dataclass(frozen=True)
+class LanguageScorer:
+    """Scores records, from ``morenas.tasks.prompts.encode_records``.
+
+    Attributes:
+        metrics: "accuracy" (the most likely choice is the right one), "log_likelihood" (mean over the output's tokens)
+            and "generated_accuracy" (the answer read out of greedily generated text is the right one).
+        answer: How an answer is read: "choice", "number", "letter" or "text".
+        max_new_tokens: Generated at most.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    metrics: Sequence[str]
+    answer: str = "choice"
+    max_new_tokens: int = 32
+
+    def __call__(
+        self, model: nn.Module, dataset: Dataset, batch_size: int = 64, bf16: bool = False
+    ) -> dict[str, float]:
+        """The metrics of a model on a data set.
+
+        Raises:
+            InputError: If a likelihood is not finite.
+        """
+        scores = {
+            "accuracy": self._accuracy,
+            "log_likelihood": self._log_likelihood,
+            "generated_accuracy": self._generated_accuracy,
+        }
+        training = model.training
+        model.eval()
+        try:
+            with torch.autocast(_device(model).type, torch.bfloat16, enabled=bf16):
+                return {name: scores[name](model, dataset, batch_size) for name in self.metrics}
+        finally:
+            model.train(training)
+
+    def _accuracy(self, model: nn.Module, dataset: Dataset, batch_size: int) -> float:
+        choices = list(dataset["choice_ids"])
+        continuations = [
+            ([*prompt, *ids], len(prompt))
+            for prompt, own in zip(_prompts(dataset), choices, strict=True)
+            for ids in own
+        ]
+        totals = iter(log_likelihoods(model, continuations, self.tokenizer, batch_size))
+        chosen = [int(np.argmax([next(totals) for _ in own])) for own in choices]
+        return float(np.mean(np.equal(chosen, dataset["correct"])))
+
+    def _log_likelihood(self, model: nn.Module, dataset: Dataset, batch_size: int) -> float:
+        continuations = list(zip(dataset["input_ids"], dataset["prompt_length"], strict=True))
+        tokens = sum(len(ids) - start for ids, start in continuations)
+        return float(log_likelihoods(model, continuations, self.tokenizer, batch_size).sum() / tokens)
+
+    def _generated_accuracy(self, model: nn.Module, dataset: Dataset, batch_size: int) -> float:
+        texts = generate(model, _prompts(dataset), self.tokenizer, self.max_new_tokens, batch_size)
+        right = [
+            same_answer(extract_answer(text, self.answer, choices), expected, self.answer)
+            for text, choices, expected in zip(texts, dataset["choices"], dataset["answer"], strict=True)
+        ]
+        return float(np.mean(right))
+
+
+@torch.no_grad()
+def log_likelihoods(
+    model: nn.Module, continuations: Sequence[Continuation], tokenizer: PreTrainedTokenizerBase, batch_size: int
+) -> NDArray[np.float64]:
+    """Log-likelihood of every continuation, summed over its tokens, in nats: shape ``(continuations,)``.
+
+    Args:
+        model: A causal language model, on the device to compute on.
+        continuations: Token ids, of which those from the given place on are scored; it is at least 1.
+        tokenizer: Of the model, with a pad token.
+    Raises:
+        InputError: If one is not finite.
+    """
+    totals = np.zeros(len(continuations))
+    for rows in by_length([len(ids) for ids, _ in continuations], batch_size):
+        batch = [continuations[row] for row in rows]
+        totals[rows] = _scored(model, batch, tokenizer).cpu().numpy()
+    if not np.isfinite(totals).all():
+        raise InputError(
+            f"{int((~np.isfinite(totals)).sum())} of {len(totals)} log-likelihoods are not finite; the training "
+            "diverged: lower training.learning_rate."
+        )
+    return totals
+
+
+def _scored(model: nn.Module, batch: Sequence[Continuation], tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    ids, mask = _padded([tokens for tokens, _ in batch], tokenizer, _device(model), "right")
+    starts = torch.tensor([start for _, start in batch], device=ids.device)
+    first = int(starts.min())
+    logits = _logits(model, ids, mask, first - 1)[:, :-1].float()
+    places = torch.arange(first, ids.shape[1], device=ids.device)
+    scored = (places >= starts[:, None]) & mask[:, first:].bool()
+    targets = ids[:, first:].masked_fill(~scored, IGNORED)
+    losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
+    return -losses.double().sum(dim=1) if ids.device.type != "mps" else -losses.sum(dim=1)
+
+
+def _logits(model: nn.Module, ids: Tensor, mask: Tensor, start: int) -> Tensor:
+    """Logits from place ``start`` on; where a model can, those before it, large and unread, are not computed."""
+    if "logits_to_keep" not in inspect.signature(_base(model).forward).parameters:
+        whole: Tensor = model(input_ids=ids, attention_mask=mask).logits
+        return whole[:, start:]
+    places = torch.arange(start, ids.shape[1], device=ids.device)
+    kept: Tensor = model(input_ids=ids, attention_mask=mask, logits_to_keep=places).logits
+    return kept
+
+
+@torch.no_grad()
+def generate(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_new_tokens: int,
+    batch_size: int,
+) -> list[str]:
+    """What a model greedily makes of every prompt of token ids, without special tokens, in the order of the prompts."""
+    base, texts = _base(model), [""] * len(prompts)
+    own, base.generation_config = base.generation_config, _greedy(base, tokenizer, max_new_tokens)
+    try:
+        for rows in by_length([len(prompt) for prompt in prompts], batch_size):
+            ids, mask = _padded([prompts[row] for row in rows], tokenizer, _device(model), "left")
+            whole = base.generate(input_ids=ids, attention_mask=mask)
+            new = tokenizer.batch_decode(whole[:, ids.shape[1] :], skip_special_tokens=True)
+            for row, text in zip(rows, new, strict=True):
+                texts[row] = text
+    finally:
+        base.generation_config = own
+    return texts
+
+
+def _greedy(model: Any, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> GenerationConfig:
+    """Greedy decoding; of the model's own settings, which transformers would else mix in, only where a text ends."""
+    ends = model.generation_config.eos_token_id
+    ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=sorted(ends) or None,
+        pad_token_id=int(tokenizer.pad_token_id),
+    )
+
+
+def _prompts(dataset: Dataset) -> list[list[int]]:
+    return [ids[:length] for ids, length in zip(dataset["input_ids"], dataset["prompt_length"], strict=True)]
+
+
+def _padded(
+    rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, device: torch.device, side: str
+) -> tuple[Tensor, Tensor]:
+    """Token ids and their mask, both ``(rows, longest)``."""
+    padded = tokenizer.pad({"input_ids": [list(row) for row in rows]}, padding_side=side, return_tensors="pt")
+    return padded["input_ids"].to(device), padded["attention_mask"].to(device)
+
+
+def _base(model: nn.Module) -> Any:
+    """The transformers model, adapters in it: PEFT's wrapper has settings of its own."""
+    return cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _device(model: nn.Module) -> torch.device:
+    """Where inputs go: the device of the embeddings, first of a model that is spread over several."""
+    return next(model.parameters()).device

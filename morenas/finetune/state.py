@@ -1,0 +1,78 @@
+"""What a training changes in a model, as named tensors and a JSON object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import torch
+from peft import AdaLoraConfig, PeftModel
+from peft.tuners.adalora import AdaLoraModel
+from torch import Tensor, nn
+
+from morenas.base.errors import InputError
+
+_MOMENTS = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return trained parameters and the buffers that belong to the model's state, not copied."""
+    tensors = model.state_dict(keep_vars=True).items()
+    return {name: tensor for name, tensor in tensors if tensor.requires_grad or not isinstance(tensor, nn.Parameter)}
+
+
+@torch.no_grad()
+def load_trained_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy what ``trained_state`` returned into a model prepared in the same way.
+
+    Raises:
+        InputError: If names or shapes differ; ``source`` says where the state came from.
+    """
+    own = trained_state(model)
+    differing = [name for name in own.keys() | state.keys() if _shape(own, name) != _shape(state, name)]
+    if differing:
+        raise InputError(
+            f"{source} belongs to another model or method: {len(differing)} tensors differ, such as "
+            f"{min(differing)}. Remove it to begin this phase anew."
+        )
+    for name, tensor in own.items():
+        tensor.copy_(state[name])
+
+
+def allocator_state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what AdaLoRA keeps beside parameters: averages, and ranks left; empty for other methods."""
+    tensors: dict[str, Tensor] = {}
+    info: dict[str, Any] = {}
+    for adalora in _adalora(model):
+        for moment in _MOMENTS:
+            tensors |= {f"{moment}/{name}": value for name, value in getattr(adalora.rankallocator, moment).items()}
+        info["rank_pattern"] = _config(adalora).rank_pattern
+    return tensors, info
+
+
+def load_allocator_state(model: nn.Module, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
+    """Give AdaLoRA back what ``allocator_state`` returned."""
+    for adalora in _adalora(model):
+        device = next(model.parameters()).device
+        for moment in _MOMENTS:
+            prefix = f"{moment}/"
+            values = {
+                name.removeprefix(prefix): value.to(device)
+                for name, value in tensors.items()
+                if name.startswith(prefix)
+            }
+            setattr(adalora.rankallocator, moment, values)
+        _config(adalora).rank_pattern = info["rank_pattern"]
+
+
+def _adalora(model: nn.Module) -> Iterator[AdaLoraModel]:
+    if isinstance(model, PeftModel) and isinstance(model.base_model, AdaLoraModel):
+        yield model.base_model
+
+
+def _config(adalora: AdaLoraModel) -> AdaLoraConfig:
+    return cast(AdaLoraConfig, adalora.peft_config[adalora.trainable_adapter_name])
+
+
+def _shape(state: Mapping[str, Tensor], name: str) -> torch.Size | None:
+    return state[name].shape if name in state else None

@@ -1,0 +1,151 @@
+"""transformers' Trainer, made a function of the seed and the step alone.
+
+The Trainer brings the optimizer, schedule, clipping, accumulation and mixed precision. Three things are ours:
+
+- batch and dropout of a micro-batch depend on its number alone, so a resumed run needs no generator state;
+- checkpoints hold what is trained, not the frozen model, and are sealed (see ``checkpoints``);
+- the loss of accumulated micro-batches is the mean over all their labels (examples, or tokens) for every model. The
+  Trainer trusts models whose forward takes ``**kwargs`` to divide by the number of examples themselves, and most
+  classifiers do not.
+
+Nothing is unpickled on resume: the model's part is safetensors and JSON, and ``Trainer`` (5.23) reads its
+optimizer.pt, scheduler.pt and rng_state.pth by ``torch.load(..., weights_only=True)`` and trainer_state.json
+as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, TrainerCallback
+
+from morenas.base.seeds import derive, seed_pass
+from morenas.base.tensors import load_tensors, save_tensors
+from morenas.finetune.checkpoints import checkpoint_folder
+from morenas.finetune.losses import LossLog, MicroBatch
+from morenas.finetune.state import allocator_state, load_allocator_state, load_trained_state, trained_state
+from morenas.tasks.prompts import IGNORED
+
+TRAINED = "trained.safetensors"
+
+
+class Batches(Protocol):
+    """An endless sequence of batches; each is a pure function of its number."""
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]: ...
+
+
+class _Numbered(Dataset[dict[str, Any]]):
+    """The first ``count`` micro-batches, each carrying its number."""
+
+    def __init__(self, batches: Batches, count: int) -> None:
+        self.batches, self.count = batches, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return {**self.batches[number], "number": number}
+
+
+class StepTrainer(Trainer):
+    """Train on numbered micro-batches in one long epoch.
+
+    Args:
+        model: From ``attach``.
+        args: With ``max_steps``; checkpoints and evaluations are the callback's to ask for.
+        batches: Micro-batches by number.
+        callback: Sees every step.
+        after_save: Called with the folder of each checkpoint once all files are in it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        batches: Batches,
+        callback: TrainerCallback,
+        after_save: Callable[[Path], None],
+    ) -> None:
+        self.adapted = model
+        self.micro_batches = _Numbered(batches, args.max_steps * args.gradient_accumulation_steps)
+        super().__init__(model=model, args=args, train_dataset=self.micro_batches, callbacks=[callback])
+        self.remove_callback(PrinterCallback)
+        self.losses = LossLog(eager=args.device.type == "cpu")
+        self.after_save = after_save
+        # the Trainer then counts the examples of a step, hands the count on, and leaves the division to
+        # compute_loss
+        self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next optimizer step."""
+        assert self.lr_scheduler is not None
+        return float(self.lr_scheduler.get_last_lr()[0])
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Micro-batches in order; skipping the first ones on resume costs nothing."""
+        loader = DataLoader(
+            self.micro_batches,
+            sampler=SequentialSampler(self.micro_batches),
+            collate_fn=lambda items: items[0],
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Train on one micro-batch under the random state of its number."""
+        number = inputs.pop("number")
+        seed_pass(derive(self.args.seed, "dropout", number), self.args.device)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.losses.add(MicroBatch(self.state.global_step + 1, number, self.learning_rate), loss)
+        return loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The micro-batch's share of the mean loss over all labels of the optimizer step."""
+        outputs = model(**inputs)
+        share = 1.0 if num_items_in_batch is None else inputs["labels"].ne(IGNORED).sum() / num_items_in_batch
+        loss = outputs.loss * share
+        return (loss, outputs) if return_outputs else loss
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: the Trainer would walk over all parameters at every step."""
+        return 0
+
+    def restore(self, folder: Path) -> None:
+        """Give the model the trained state of a checkpoint."""
+        tensors, info = load_tensors(folder / TRAINED)
+        load_trained_state(self.adapted, _under("model/", tensors), str(folder))
+        load_allocator_state(self.adapted, _under("allocator/", tensors), info)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        allocator, info = allocator_state(self.adapted)
+        tensors = {f"model/{name}": tensor for name, tensor in trained_state(self.adapted).items()}
+        tensors |= {f"allocator/{name}": tensor for name, tensor in allocator.items()}
+        save_tensors(folder / TRAINED, tensors, info)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self.restore(Path(resume_from_checkpoint))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        self.after_save(checkpoint_folder(Path(str(self.args.output_dir)), self.state.global_step))
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

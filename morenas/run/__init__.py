@@ -1,0 +1,1 @@
+"""What every command-line run has: configuration, run directory, phases, devices, session."""

@@ -1,0 +1,63 @@
+"""The pretrained model of a run, at most once in memory."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+from morenas.base.seeds import derive
+from morenas.models import Pretrained, load_pretrained
+from morenas.models.weights import FrozenWeights
+from morenas.run.schema import RunConfig
+from morenas.tasks.load import Task
+
+
+class BaseModel:
+    """Loads a run's pretrained model with its fresh head, the same every time, on the device to compute on.
+
+    A search gives the model back as it came; a fine-tune changes what it takes, and whoever asks next gets a new one.
+    """
+
+    def __init__(self, config: RunConfig, task: Task, device: str) -> None:
+        self.config, self.task, self.device = config, task, device
+        self._loaded: Pretrained | None = None
+
+    def get(self) -> Pretrained:
+        """The model, to be given back as it came."""
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
+
+    def take(self) -> Pretrained:
+        """The model, to be changed."""
+        taken, self._loaded = self.get(), None
+        return taken
+
+    def _load(self) -> Pretrained:
+        gc.collect()  # trainers are reference cycles: the model that was taken before would live on in one
+        model, weights = self.config.model, frozen_weights(self.config, self.device)
+        pretrained = load_pretrained(
+            model.name_or_path,
+            self.task.num_labels,
+            self.task.label_names,
+            self.task.spec.kind,
+            derive(self.config.seed, "head"),
+            model.attn_implementation,
+            weights,
+        )
+        loaded: Any = pretrained.model
+        if self.task.spec.causal:
+            loaded.config.use_cache = False  # in training keys and values would be kept twice; generation asks for it
+        if self.config.training.gradient_checkpointing:
+            loaded.gradient_checkpointing_enable({"use_reentrant": False})
+        if weights.device_map is None:
+            loaded.to(self.device)
+        return pretrained
+
+
+def frozen_weights(config: RunConfig, device: str) -> FrozenWeights:
+    """The model section of a config; quantized weights are made where they stay."""
+    model = config.model
+    quantized = model.quantization.value != "none"
+    device_map = device if model.device_map is None and quantized else model.device_map
+    return FrozenWeights(model.dtype.value, model.quantization.value, device_map)

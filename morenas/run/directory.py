@@ -1,0 +1,195 @@
+"""The run directory: what lies where, and whether a run may begin or go on there."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
+
+from morenas.base.errors import InputError
+from morenas.base.files import read_object, whole_directory, write_json, write_text
+
+FOLDERS = ("adapter", "checkpoints", "compare", "compare_lora", "finetune", "search")
+"""What a run makes in its directory beside files."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a run directory says of its run."""
+
+    command: str
+    config: dict[str, Any]
+    overrides: list[str]
+
+
+class RunDirectory:
+    """One run's files; see the output contract in the README. It may be moved at any time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.architecture = path / "architecture.json"
+        self.results = path / "results.json"
+        self.metrics = path / "search" / "metrics.jsonl"
+        self.trajectory = path / "search" / "trajectory.npz"
+        self.adapter = path / "adapter"
+        self.checkpoints = path / "checkpoints"
+        self.phases = self.checkpoints / "phases.json"
+        self.inputs = self.checkpoints / "inputs.json"
+        self.lock = self.checkpoints / "lock"
+        self.report = path / "report.html"
+        self._run = path / ".hydra" / "run.json"
+        self._found = set(path.iterdir()) if path.is_dir() else set()
+        self._begun = False  # by this process
+
+    def begin(self, command: str, config: Any, overrides: list[str]) -> None:
+        """Claim the directory for a new run and write its resolved config under ``.hydra/``.
+
+        Of several that begin at once one gets the directory: ``.hydra/`` appears whole, and is never replaced.
+
+        Raises:
+            InputError: If another run lives there, or it cannot be written.
+        """
+        resolved = plain(config)
+        if self._run.exists() or self.results.exists():
+            self._refuse_taken(resolved)
+        for taken in (self.path / name for name in FOLDERS):
+            if taken.is_file():
+                raise InputError(
+                    f"{taken}: is a file where the run needs a folder; move it, or choose another hydra.run.dir."
+                )
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            with whole_directory(self._run.parent, replace=False) as folder:
+                write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
+                write_text(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
+                write_json(folder / self._run.name, {"command": command, "config": resolved, "overrides": overrides})
+        except OSError as error:
+            if self._run.exists():
+                self._refuse_taken(resolved)
+            raise InputError(
+                f"{self.path}: cannot be written ({error.strerror}); choose another hydra.run.dir."
+            ) from error
+        self._begun = True
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes out of the directory; the lock ends with its process, however that ends.
+
+        Raises:
+            InputError: If another process is at work there.
+        """
+        lock = FileLock(self.lock)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise InputError(
+                f"{self.path}: another process is at work there; wait for it, or choose another hydra.run.dir."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def saved(self, command: str) -> Saved:
+        """Read back what ``begin`` wrote, to go on with an unfinished run.
+
+        Raises:
+            InputError: If there is no such run, it is complete, or another command made it.
+        """
+        if not self.path.is_dir():
+            raise InputError(f"resume={self.path}: there is no such directory.")
+        if not self._run.exists():
+            raise InputError(
+                f"resume={self.path}: no run began there (.hydra/run.json is missing); name a run directory."
+            )
+        if self.is_complete():
+            raise InputError(f"resume={self.path}: this run is complete; its results are in {self.results}.")
+        saved = self._saved()
+        if saved.command != command:
+            raise InputError(
+                f"resume={self.path}: this run belongs to python -m morenas.{saved.command}, not morenas.{command}."
+            )
+        return saved
+
+    def saved_overrides(self) -> list[str]:
+        """What the command line that began the run set."""
+        return list(self._saved().overrides)
+
+    def is_complete(self) -> bool:
+        """Whether the run has published its results."""
+        return self.results.exists() and read_object(self.results, "results").get("status") == "complete"
+
+    def discard_if_idle(self, parent: bool) -> None:
+        """Remove what a run that was refused before any work left; what was there, or is another run's, stays.
+
+        Args:
+            parent: Remove the folder that holds the directory too, if it is then empty.
+        """
+        if self._run.exists() and not self._begun:
+            return
+        ours = set(self.path.iterdir()) - self._found
+        if all(self._is_preparation(path) for path in ours):
+            for path in ours:
+                shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+                if parent:
+                    self.path.parent.rmdir()
+
+    def _is_preparation(self, top: Path) -> bool:
+        files = {path for path in top.rglob("*") if path.is_file()}
+        return top.name in (".hydra", "wandb") or (top.is_dir() and files <= {self.phases, self.inputs, self.lock})
+
+    def _saved(self) -> Saved:
+        document = read_object(self._run, "run")
+        try:
+            return Saved(**document)
+        except TypeError as error:
+            raise InputError(f"{self._run}: not what a run wrote; restore it, or begin a new run.") from error
+
+    def drop_checkpoints(self) -> None:
+        """Remove the state of phases that are finished."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def _refuse_taken(self, resolved: dict[str, Any]) -> None:
+        if self.is_complete():
+            raise InputError(f"{self.path}: holds a complete run; choose another hydra.run.dir, or remove it.")
+        theirs = self._saved().config if self._run.exists() else {}
+        differing = sorted(_differing_keys(resolved, theirs))
+        if differing:
+            raise InputError(
+                f"{self.path}: holds an unfinished run of another configuration (it differs in "
+                f"{', '.join(differing[:6])}); "
+                "choose another hydra.run.dir."
+            )
+        raise InputError(f"{self.path}: holds this very run, unfinished; go on with resume={self.path}")
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A config of dataclasses and enums as plain JSON values."""
+    return _plain(OmegaConf.to_container(OmegaConf.structured(config), resolve=True))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.name if isinstance(value, Enum) else value
+
+
+def _differing_keys(ours: Any, theirs: Any, prefix: str = "") -> list[str]:
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        return [] if ours == theirs else [prefix.rstrip(".")]
+    return [
+        key
+        for name in sorted({*ours, *theirs})
+        for key in _differing_keys(ours.get(name), theirs.get(name), f"{prefix}{name}.")
+    ]

@@ -1,0 +1,1 @@
+"""Stage 1: the search. ``python -m morenas.search`` is ``__main__``; importing this package pulls in nothing heavy."""

@@ -1,0 +1,85 @@
+"""What a search found, and how it says where that came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from morenas.search.settings import SearchSettings
+from morenas.space import Architecture, Budget, Choice, SearchSpace
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """What a search found.
+
+    Attributes:
+        architecture: Shapes, parameters and how they were found, for ``MoReConfig.from_architecture`` and ``to_json``.
+        shapes: Module name to ``(nblocks, blk_r)``; modules without an adapter are absent.
+        params: Adapter parameters of ``shapes``; never more than the budget.
+        factors: Trained blocks of each adapter under the cyclic link, for ``morenas.set_factors``.
+        head: Trained head parameters by name.
+        logits: Final architecture logits, ``(groups, choices)``.
+        probs: Final mixing probabilities under the budget, same shape.
+        trajectory: Mixing probabilities over time, ``(snapshots, groups, choices)``.
+        trajectory_steps: Weight step of each snapshot. A spectral start whose warm-up is all of the search adds its
+            scores' own, after the last step.
+        steps: Weight steps taken, those of a play-off not counted: fewer than were asked for where a guard stopped it.
+        stopped: Why a guard stopped it; empty where none did.
+    """
+
+    architecture: Architecture
+    shapes: dict[str, Choice]
+    params: int
+    factors: dict[str, tuple[Tensor, Tensor]]
+    head: dict[str, Tensor]
+    logits: Tensor
+    probs: Tensor
+    trajectory: Tensor
+    trajectory_steps: list[int]
+    steps: int
+    stopped: str = ""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model that is searched.
+
+    Attributes:
+        name: Its name or folder, where it came from one; else its class.
+        parameters: Of the pretrained model, its head not counted.
+    """
+
+    name: str
+    parameters: int
+
+    @classmethod
+    def of(cls, model: nn.Module, head: Sequence[str]) -> Origin:
+        """Look at a model before anything is put into it."""
+        known: Any = model
+        # transformers knows how many parameters a quantized weight stands for
+        count = known.num_parameters() if hasattr(model, "num_parameters") else _count(model)
+        heads = sum(_count(model.get_submodule(name)) for name in head)
+        return cls(str(getattr(model, "name_or_path", "") or type(model).__name__), int(count) - heads)
+
+    def architecture(
+        self,
+        shapes: Mapping[str, Choice],
+        space: SearchSpace,
+        budget: Budget,
+        settings: SearchSettings,
+        steps: int,
+        stopped: str,
+    ) -> Architecture:
+        """What was found for the model, and how."""
+        found = Architecture.from_shapes(shapes, space.modules, self.name, self.parameters)
+        how = {"steps_taken": steps, "stopped": stopped, "choices": [str(choice) for choice in space.choices]}
+        allowed = {"params": budget.params, "request": dict(budget.request)}
+        return replace(found, budget=allowed, search={**asdict(settings), **how, "groups": len(space.groups)})
+
+
+def _count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

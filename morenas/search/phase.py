@@ -1,0 +1,284 @@
+"""``python -m morenas.search``: find an adapter architecture under a budget, fine-tune it, measure it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from morenas.base.errors import InputError, RunError
+from morenas.run.directory import RunDirectory
+from morenas.run.schema import Compare, Init, RunConfig, SearchRunConfig, Sharing, Source, Start
+
+if TYPE_CHECKING:
+    from morenas.run.session import Pipeline
+    from morenas.search.engine import SearchOutcome, SearchSettings
+    from morenas.space import Architecture, Budget, SearchSpace
+
+Factors = dict[str, Any]
+
+
+def execute(config: SearchRunConfig, directory: RunDirectory) -> float:
+    """Run the phases: search, final fine-tune, comparison; return the main metric on the select split."""
+    check_comparison(config)
+    probe_hub(config)
+    from morenas.run.session import pipeline
+
+    with pipeline("search", config, directory, budget_words(config)) as run:
+        architecture, factors, head = search(run, config)
+        run.trackers.architecture(architecture)
+        rows = [finetune_found(run, config, architecture, factors, head)]
+        if compares_with_lora(config) and architecture.modules:  # no LoRA has no parameters
+            rows.append(finetune_lora(run, config, architecture))
+        return run.finish("search", rows, dict(architecture.budget))
+
+
+def check_comparison(config: SearchRunConfig) -> None:
+    """Notice before the search what would stop the comparison after it.
+
+    Raises:
+        InputError: If a number of the comparison is not one to train with.
+    """
+    for name, value in vars(config.comparison).items():
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"comparison.{name}={value}: must be above 0 and finite, or null.")
+
+
+def compares_with_lora(config: SearchRunConfig) -> bool:
+    """Whether a LoRA of equal parameters is fine-tuned too."""
+    automatic = config.compare is Compare.auto and config.task.source is Source.demo
+    return automatic or config.compare is Compare.lora
+
+
+def probe_hub(config: RunConfig) -> None:
+    """Notice a hub that is out of reach before anything heavy is imported."""
+    from morenas.base.hub import require_hub
+    from morenas.models.source import hub_need, resolve_model
+    from morenas.tasks.spec import TaskSpec
+
+    task = config.task
+    spec = TaskSpec(
+        task.name,
+        ("text",),
+        ("metric",),
+        kind=task.kind.value,
+        source=task.source.value,
+        hub_path=task.hub_path,
+        data_dir=task.data_dir,
+        mix=task.mix,
+    )
+    needs = (spec.hub_need(), hub_need(config.model.name_or_path))
+    require_hub(*(need for need in needs if need))
+    resolve_model(config.model.name_or_path)
+
+
+def budget_words(config: SearchRunConfig) -> str:
+    """The budget in short, for a run's name."""
+    words = {"params": config.budget.params, "lora": config.budget.lora_rank, "x": config.budget.fraction}
+    return "-".join(f"{key}{value}" for key, value in words.items() if value is not None)
+
+
+def search(run: Pipeline, config: SearchRunConfig) -> tuple[Architecture, Factors, Factors]:
+    """Search, or take up what a search in this run directory found; architecture, factors and head to start from."""
+    from morenas.base.tensors import load_tensors, save_tensors
+    from morenas.space import Architecture, Budget, build_space
+
+    inherited = run.directory.checkpoints / "inherited.safetensors"
+    if not (run.directory.architecture.exists() and inherited.exists()):
+        space = build_space(
+            run.targets(config.space.target_modules, config.space.exclude_modules),
+            config.space.nblocks,
+            config.space.ranks,
+            config.space.granularity.value,
+            config.space.pad,
+        )
+        budget = Budget.resolve(
+            space, run.model_parameters, config.budget.params, config.budget.fraction, config.budget.lora_rank
+        )
+        outcome = run_search(run, config, space, budget)
+        save_tensors(inherited, pack(outcome))
+        write_trajectory(run, space, outcome)
+        describe(run, outcome).to_json(run.directory.architecture)
+    architecture = Architecture.from_json(run.directory.architecture)
+    factors, head = unpack(load_tensors(inherited)[0])
+    return architecture, factors, head
+
+
+def run_search(run: Pipeline, config: SearchRunConfig, space: SearchSpace, budget: Budget) -> SearchOutcome:
+    """The bilevel search, from its checkpoint where there is one."""
+    from morenas.base.seeds import derive
+    from morenas.search.engine import search_architecture
+    from morenas.tasks.batches import Batches
+
+    settings = search_settings(config, run.final_steps())
+    pretrained, tokenizer, size = run.base.get(), run.tokenizer, config.training.batch_size
+    run.observer.message(
+        f"Searching {len(space.groups)} x {len(space.choices)} choices over {len(space.modules)} modules of "
+        f"'{config.model.name_or_path}' for at most {budget.params:,} adapter parameters."
+    )
+    with run.meter.phase("search") as measured:
+        outcome = search_architecture(
+            pretrained.model,
+            Batches(run.encoded.search_train, tokenizer, size, derive(config.seed, "search", "train")),
+            Batches(run.encoded.search_val, tokenizer, size, derive(config.seed, "search", "val")),
+            space,
+            budget,
+            settings,
+            pretrained.head,
+            checkpoint=run.directory.checkpoints / "search.safetensors",
+            observer=run.observer,
+            select_batches=Batches(run.encoded.select, tokenizer, size, derive(config.seed, "search", "select")),
+        )
+        measured.steps = outcome.steps
+    return outcome
+
+
+def search_settings(config: SearchRunConfig, final_steps: int) -> SearchSettings:
+    """The search section of a config as ``search_architecture`` takes it."""
+    from morenas.search.engine import SearchSettings
+
+    given, training = config.search, config.training
+    if not 0 < given.steps_fraction < math.inf:
+        raise InputError(f"search.steps_fraction={given.steps_fraction}: must be above 0, and finite.")
+    steps = given.steps if given.steps is not None else max(10, round(given.steps_fraction * final_steps))
+    return SearchSettings(
+        steps=steps,
+        warmup=warmup_steps(config, steps),
+        start=given.start.value,
+        every=given.every,
+        learning_rate=training.learning_rate if given.learning_rate is None else given.learning_rate,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        ramp=training.warmup_ratio,
+        arch_learning_rate=given.arch_learning_rate,
+        gradient_accumulation=training.gradient_accumulation,
+        relaxation=config.relaxation.name.value,
+        sharing=config.relaxation.sharing.value,
+        temperature_start=config.relaxation.temperature_start,
+        temperature_end=config.relaxation.temperature_end,
+        hypergradient=config.hypergradient.name.value,
+        selection=config.selection.name.value,
+        measurements=given.measurements,
+        playoff=given.playoff,
+        playoff_steps=given.playoff_steps,
+        stop=given.stop.value,
+        stop_entropy=given.stop_entropy,
+        stop_curvature=given.stop_curvature,
+        stop_every=given.stop_every,
+        checkpoint_every=given.checkpoint_every,
+        bf16=training.bf16,
+        seed=config.seed,
+    )
+
+
+def warmup_steps(config: SearchRunConfig, steps: int) -> int:
+    """Weight steps of the warm-up; at least one.
+
+    Raises:
+        InputError: If the fraction is out of range, or block counts that share factors are to start from a spectrum.
+    """
+    if config.search.start is Start.spectral:
+        if config.relaxation.sharing is Sharing.full:
+            raise InputError(
+                "relaxation.sharing=full with search.start=spectral: every block count takes its own factors from what "
+                "the warm-up learns. Use relaxation.sharing=per_nblocks, or search.start=level."
+            )
+        share = 1.0 if config.search.warmup is None else config.search.warmup
+        if not 0 < share <= 1:
+            raise InputError(
+                f"search.warmup={share}: with search.start=spectral a fraction of the search's steps above 0 and at "
+                "most 1; 1, or null, takes no architecture step. search.start=level may go without a warm-up."
+            )
+        return max(1, min(round(share * steps), steps))
+    share = 0.2 if config.search.warmup is None else config.search.warmup
+    if not 0 <= share < 1:
+        raise InputError(
+            f"search.warmup={share}: with search.start=level a fraction of the search's steps, at least 0 and below 1; "
+            "else no architecture step would be taken."
+        )
+    # Adapters start as zero and give the logits no gradient before the weights' first step.
+    return max(1, min(round(share * steps), steps - 1))
+
+
+def describe(run: Pipeline, outcome: SearchOutcome) -> Architecture:
+    """The architecture found, under the model's name as it was given, and with the task that it was found on."""
+    from dataclasses import replace
+
+    task = {"task": run.task.spec.name, "data_fingerprint": run.task.provenance["fingerprint"]}
+    found = outcome.architecture
+    return replace(found, base_model=run.config.model.name_or_path, search={**found.search, **task})
+
+
+def write_trajectory(run: Pipeline, space: SearchSpace, outcome: SearchOutcome) -> None:
+    """Write ``search/trajectory.npz``: mixing probabilities over time, per group."""
+    import io
+
+    import numpy as np
+
+    from morenas.base.files import write_bytes
+
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        probs=outcome.trajectory.numpy(),
+        logits=outcome.logits.numpy(),
+        steps=np.array(outcome.trajectory_steps),
+        groups=np.array(list(space.groups)),
+        choices=np.array([str(choice) for choice in space.choices]),
+    )
+    write_bytes(run.directory.trajectory, buffer.getvalue())
+
+
+def pack(outcome: SearchOutcome) -> dict[str, Any]:
+    """What the final fine-tune inherits, as named tensors."""
+    tensors = {f"head/{name}": tensor for name, tensor in outcome.head.items()}
+    for name, (first, second) in outcome.factors.items():
+        tensors |= {f"first/{name}": first, f"second/{name}": second}
+    return tensors
+
+
+def unpack(tensors: dict[str, Any]) -> tuple[Factors, Factors]:
+    """Factors by module and head by parameter, from what ``pack`` gave."""
+    parts: dict[str, Factors] = {"head": {}, "first": {}, "second": {}}
+    for key, tensor in tensors.items():
+        kind, _, name = key.partition("/")
+        parts[kind][name] = tensor
+    return {name: (first, parts["second"][name]) for name, first in parts["first"].items()}, parts["head"]
+
+
+def finetune_found(
+    run: Pipeline, config: SearchRunConfig, architecture: Architecture, factors: Factors, head: Factors
+) -> dict[str, Any]:
+    """The final fine-tune, in the found structure."""
+    from morenas.finetune.methods import Head, More
+
+    targets = {name: (shape.in_features, shape.out_features) for name, shape in architecture.modules.items()}
+    if not targets and run.task.spec.causal:
+        raise RunError(
+            "The search chose no adapter for any module, and a language model has no head to train instead. Search "
+            "longer (search.steps), allow more parameters (budget), or leave 0 out of space.ranks."
+        )
+    if not targets:
+        run.observer.message("The search chose no adapter for any module: the head alone is trained, from its start.")
+        return run.fit(Head(), targets, "finetune", run.directory.adapter)
+    inherit = config.training.init is Init.inherit
+    method = More(architecture, factors=factors if inherit else {}, head_state=head if inherit else {})
+    return run.fit(method, targets, "finetune", run.directory.adapter, details={"init": config.training.init.value})
+
+
+def finetune_lora(run: Pipeline, config: SearchRunConfig, architecture: Architecture) -> dict[str, Any]:
+    """LoRA with as many parameters, on the modules that were searched."""
+    from morenas.finetune.equal_lora import equal_parameter_lora
+    from morenas.finetune.methods import Lora
+
+    targets = run.targets(config.space.target_modules, config.space.exclude_modules)
+    ranks = equal_parameter_lora(architecture.num_parameters(), targets)
+    rank = max(ranks.values())
+    alpha = config.comparison.alpha
+    return run.fit(
+        Lora(rank=rank, alpha=alpha, ranks=ranks),
+        targets,
+        "compare_lora",
+        run.directory.path / "compare" / "lora",
+        config.comparison.learning_rate,
+        {"rank": rank, "alpha": alpha or 2 * rank, "equal_parameters": True},
+    )

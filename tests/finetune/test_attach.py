@@ -1,0 +1,157 @@
+"""Attached adapters change nothing before training, and exactly they and the head are trained."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft.tuners.lora import LoraLayer
+from tiny_models import FAMILIES, tiny_batch, tiny_classifier
+from tiny_training import tiny_architecture
+from torch import Tensor, nn
+
+from morenas.base.errors import InputError
+from morenas.finetune.attach import attach, count_parameters
+from morenas.finetune.equal_lora import equal_parameter_lora
+from morenas.finetune.methods import AdaLora, Boft, Dora, Full, GraLora, Head, Lora, Method, More
+from morenas.models import target_linears
+from morenas.models.load import find_head
+from morenas.monarch import Link, to_dense
+
+ADAPTERS = (Lora(rank=2), Dora(rank=2), AdaLora(rank=2), GraLora(rank=2), Boft())
+
+
+def more(family: str) -> More:
+    return More(tiny_architecture(family))
+
+
+def logits(model: nn.Module) -> Tensor:
+    with torch.no_grad():
+        return model.eval()(**tiny_batch()).logits
+
+
+def attached(method: Method, family: str = "bert", seed: int = 0) -> nn.Module:
+    model = tiny_classifier(family)
+    head = find_head(model)
+    return attach(model, method, target_linears(model, exclude=head), head, seed, total_steps=100)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", ADAPTERS, ids=lambda method: method.name)
+def test_adapters_start_as_the_identity(method: Method, family: str) -> None:
+    if method.name == "boft" and family == "gpt2":
+        pytest.skip("PEFT's BOFT does not know Conv1D")
+    torch.testing.assert_close(logits(attached(method, family)), logits(tiny_classifier(family)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_architecture_starts_as_the_identity_with_its_parameters(family: str) -> None:
+    model = attached(more(family), family)
+    torch.testing.assert_close(logits(model), logits(tiny_classifier(family)), atol=0, rtol=0)
+    assert count_parameters(model).adapter == tiny_architecture(family).num_parameters()
+
+
+@pytest.mark.parametrize("link", ["cyclic", "monarch"])
+def test_factors_and_head_of_a_search_are_inherited(link: str) -> None:
+    architecture = tiny_architecture("bert", link)
+    generator = torch.Generator().manual_seed(0)
+
+    def factors(n: int, m: int, blocks: int, rank: int) -> tuple[Tensor, Tensor]:
+        first = torch.randn(blocks, rank, -(-n // blocks), generator=generator)
+        return first, torch.randn(blocks, -(-m // blocks), rank, generator=generator)
+
+    found = {
+        name: factors(shape.in_features, shape.out_features, shape.nblocks, shape.blk_r)
+        for name, shape in architecture.modules.items()
+    }
+    head = {"classifier.weight": torch.randn(2, 16), "classifier.bias": torch.randn(2)}
+    inherited = logits(attached(More(architecture, factors=found, head_state=head)))
+    by_hand = tiny_classifier("bert")
+    by_hand.load_state_dict(head, strict=False)
+    with torch.no_grad():
+        for name, shape in architecture.modules.items():
+            dense = to_dense(*found[name], Link(link), shape.in_features, shape.out_features)
+            by_hand.get_parameter(f"{name}.weight").add_(dense)
+    torch.testing.assert_close(inherited, logits(by_hand), atol=1e-4, rtol=1e-4)
+
+
+def test_a_head_that_is_not_trained_here_is_refused() -> None:
+    with pytest.raises(InputError, match=r"score\.weight"):
+        attached(More(tiny_architecture(), head_state={"score.weight": torch.zeros(2, 16)}))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lora_trains_the_adapters_and_the_head_and_nothing_else(family: str) -> None:
+    model = attached(Lora(rank=2), family)
+    head = find_head(tiny_classifier(family))
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == ("lora_" in name or ".modules_to_save.default." in name), name
+    trained = {name.split(".modules_to_save.")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert {f"base_model.model.{name}" for name in head} <= trained
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_counts_are_those_of_the_formula(family: str) -> None:
+    plain = tiny_classifier(family)
+    head = find_head(plain)
+    of_head = sum(p.numel() for name in head for p in plain.get_submodule(name).parameters())
+    targets = target_linears(plain, exclude=head)
+    assert count_parameters(attached(Lora(rank=3), family)) == (3 * sum(map(sum, targets.values())), of_head)
+    assert count_parameters(attached(GraLora(rank=4), family)) == (
+        4 * sum(map(sum, targets.values())),
+        of_head,
+    )
+    assert count_parameters(attached(Head(), family), head) == (0, of_head)
+    everything = sum(p.numel() for p in plain.parameters())
+    assert count_parameters(attached(Full(), family), head) == (everything - of_head, of_head)
+
+
+def test_ranks_by_module_are_the_ranks_of_the_adapters() -> None:
+    model = tiny_classifier("bert")
+    targets = target_linears(model, exclude=("classifier",))
+    ranks = equal_parameter_lora(700, targets)
+    adapted = attach(model, Lora(rank=max(ranks.values()), ranks=ranks), targets, ("classifier",), 0, 10)
+    found = {
+        name.removeprefix("base_model.model."): (module.r["default"], module.scaling["default"])
+        for name, module in adapted.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+    assert found == {name: (rank, 2.0) for name, rank in ranks.items()}
+    assert count_parameters(adapted).adapter == sum(rank * sum(targets[name]) for name, rank in ranks.items())
+
+
+@pytest.mark.parametrize("method", ADAPTERS, ids=lambda method: method.name)
+def test_the_start_is_a_function_of_the_seed_alone(method: Method) -> None:
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first = attached(method).state_dict()
+    assert torch.equal(before, torch.random.get_rng_state())
+    torch.manual_seed(2)
+    assert all(torch.equal(value, first[name]) for name, value in attached(method).state_dict().items())
+
+
+def test_other_seeds_start_otherwise() -> None:
+    one, two = (attached(Lora(), seed=seed).state_dict() for seed in (0, 1))
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_layer_that_a_method_cannot_adapt_is_refused() -> None:
+    with pytest.raises(InputError, match=r"boft cannot be attached to GPT2.*Conv1D"):
+        attached(Boft(), "gpt2")
+
+
+@pytest.mark.parametrize("method", [*ADAPTERS, Full(), Head()], ids=lambda method: method.name)
+def test_gradients_reach_what_is_trained_and_nothing_else(method: Method) -> None:
+    model = attached(method).train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.01)  # away from zero factors, whose partners have no gradient
+    model(**tiny_batch()).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+@pytest.mark.parametrize("method", ADAPTERS, ids=lambda method: method.name)
+def test_attaching_is_silent(method: Method, recwarn: pytest.WarningsRecorder) -> None:
+    attached(method, "bert" if method.name == "boft" else "gpt2")
+    assert not [str(warning.message) for warning in recwarn]

@@ -1,0 +1,217 @@
+"""Every YAML there is composes, and says how it is run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from morenas.base.kinds import KINDS
+from morenas.run.composing import config_directory, register_schemas, to_config
+from morenas.run.schema import (
+    Answer,
+    FinetuneRunConfig,
+    Kind,
+    Prompt,
+    RelaxationName,
+    SearchRunConfig,
+    SelectionName,
+    Start,
+    Stop,
+)
+from morenas.run.session import task_spec
+from morenas.search.phase import search_settings
+from morenas.search.settings import NAMES, STARTS
+from morenas.supernet import RELAXATIONS
+from morenas.tasks.metrics import check_metrics
+from morenas.tasks.spec import ANSWERS, PROMPTS
+
+CONFIGS = Path(config_directory())
+FILES = sorted(path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.rglob("*.yaml"))
+CHOICES = [path for path in FILES if len(path.parts) > 1 and path.parts[0] != "hydra"]
+SEARCH_ONLY = {"space", "budget", "relaxation", "hypergradient", "selection", "experiment"}
+REQUIRED = {
+    "task/files": ["task.text_columns=[text]", "task.data_dir=data"],
+    "task/hub": ["task.text_columns=[text]", "task.hub_path=owner/name"],
+    "model/local": ["model.name_or_path=folder"],
+    "budget/custom": ["budget.params=1000"],
+}
+
+
+def composed(command: str, words: list[str]) -> object:
+    register_schemas()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
+        config = compose(config_name=command, overrides=words)
+    return to_config(config, {"search": SearchRunConfig, "finetune": FinetuneRunConfig}[command])
+
+
+@pytest.mark.parametrize("command", ["search", "finetune"])
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_every_choice_composes(choice: Path, command: str) -> None:
+    group, name = choice.parts[0], "/".join(choice.parts[1:])
+    if command == "finetune" and group in SEARCH_ONLY:
+        pytest.skip(f"a fine-tune has no {group}")
+    if command == "search" and group == "method":
+        pytest.skip("a search has no method")
+    words = [f"+task={name}"] if group == "task" else [f"{group}={name}"]
+    if group not in ("task", "experiment"):
+        words.append("+task=demo")
+    assert composed(command, [*words, *REQUIRED.get(str(choice), [])])
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_the_first_line_says_how_to_run_it(path: Path) -> None:
+    lines = (CONFIGS / path).with_suffix(".yaml").read_text().splitlines()
+    if path.parts[0] == "hydra":
+        return
+    first = next(line for line in lines if not line.startswith("# @package"))
+    assert re.match(r"# python -m morenas\.(search|finetune) ", first), first
+
+
+@pytest.mark.parametrize("words", [["+task=demo", "model=minilm"], ["model=minilm", "+task=demo"]])
+def test_a_model_that_is_named_wins_over_the_demos_own(words: list[str]) -> None:
+    config = composed("search", words)
+    assert isinstance(config, SearchRunConfig) and config.model.name_or_path.endswith("MiniLM-L6-v2")
+    plain = composed("search", ["+task=demo"])
+    assert isinstance(plain, SearchRunConfig) and plain.model.name_or_path == "demo"
+
+
+def test_the_demo_is_compared_with_lora() -> None:
+    from morenas.search.phase import compares_with_lora
+
+    demo, rte = composed("search", ["+task=demo"]), composed("search", ["+task=glue/rte"])
+    assert isinstance(demo, SearchRunConfig) and isinstance(rte, SearchRunConfig)
+    assert compares_with_lora(demo) and not compares_with_lora(rte)
+
+
+def test_the_nine_glue_tasks_are_there_with_published_settings() -> None:
+    tasks = {path.name for path in FILES if path.parts[:2] == ("task", "glue")}
+    assert tasks == {"cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"}
+    rte = composed("search", ["+task=glue/rte"])
+    assert isinstance(rte, SearchRunConfig)
+    assert (rte.training.learning_rate, rte.training.batch_size, rte.training.epochs) == (5.4e-4, 16, 20)
+    assert rte.model.name_or_path.endswith("roberta-base")
+    assert (rte.budget.lora_rank, rte.budget.fraction) == (32, 0.05)
+
+
+PAPER = {
+    "commonsense": {
+        "boolq",
+        "piqa",
+        "siqa",
+        "hellaswag",
+        "winogrande",
+        "arc_easy",
+        "arc_challenge",
+        "openbookqa",
+        "mixed",
+    },
+    "math": {"gsm8k", "aqua", "mawps", "svamp", "addsub", "multiarith", "singleeq", "mathqa", "mixed"},
+}
+
+
+@pytest.mark.parametrize("group", PAPER)
+def test_the_tasks_of_language_models_are_there_and_make_whole_tasks(group: str) -> None:
+    assert {path.name for path in FILES if path.parts[:2] == ("task", group)} == PAPER[group]
+    for name in PAPER[group]:
+        config = composed("search", [f"+task={group}/{name}", "task.data_dir=data"])
+        assert isinstance(config, SearchRunConfig)
+        spec = task_spec(config)
+        check_metrics(spec.metrics, spec.kind, spec.select_metric)
+        assert spec.causal and config.model.name_or_path == "meta-llama/Llama-3.2-1B"
+        assert (spec.select_metric or spec.metrics[0]) == ("accuracy" if group == "commonsense" else "log_likelihood")
+        assert all(part.train_split or spec.mix for part in spec.parts().values())
+        assert {part.answer for part in spec.parts().values()} <= {"choice", "number", "letter"}
+
+
+def test_the_commonsense_mix_holds_the_eight_tasks_as_they_are_alone() -> None:
+    mixed = composed("search", ["+task=commonsense/mixed"])
+    assert isinstance(mixed, SearchRunConfig)
+    parts = task_spec(mixed).parts()
+    assert set(parts) == PAPER["commonsense"] - {"mixed"}
+    for name, part in parts.items():
+        config = composed("search", [f"+task=commonsense/{name}"])
+        assert isinstance(config, SearchRunConfig)
+        assert replace(task_spec(config), name=name, max_length=part.max_length) == part
+        assert config.training == mixed.training
+
+
+def test_parts_of_a_mix_are_changed_and_left_out_on_the_command_line() -> None:
+    words = ["~task.mix.aqua", "+task.mix.mawps.train_file=x.jsonl", "+task.mix.gsm8k.train_split=null"]
+    config = composed("search", ["+task=math/mixed", *words])
+    assert isinstance(config, SearchRunConfig)
+    parts = task_spec(config).parts()
+    assert set(parts) == {"gsm8k", "mawps", "svamp"}
+    assert (parts["mawps"].train_file, parts["gsm8k"].train_split) == ("x.jsonl", None)
+
+
+def test_a_hub_task_names_its_test_splits_on_the_command_line() -> None:
+    words = ["+task=hub", *REQUIRED["task/hub"], "task.test_splits={held: test}"]
+    config = composed("search", words)
+    assert isinstance(config, SearchRunConfig) and config.task.test_splits == {"held": "test"}
+
+
+def test_a_config_of_a_users_own_is_found(tmp_path: Path) -> None:
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "mine.yaml").write_text(
+        "# @package _global_\ntask: {name: mine, text_columns: [a], metrics: [accuracy], data_dir: d}\n"
+    )
+    config = composed("search", ["+task=mine", f"hydra.searchpath=[file://{tmp_path}]"])
+    assert isinstance(config, SearchRunConfig) and config.task.name == "mine"
+
+
+def test_schema_and_yaml_agree_on_what_there_is() -> None:
+    typed = OmegaConf.structured(SearchRunConfig)
+    for group in SEARCH_ONLY - {"experiment"}:
+        assert group in typed
+
+
+@pytest.mark.parametrize(
+    ("given", "warmup"),
+    [
+        ([], 10),
+        (["search.warmup=1"], 10),
+        (["search.warmup=0.01"], 1),
+        (["search.warmup=0.34"], 3),
+        (["search.start=level"], 2),
+        (["search.start=level", "search.warmup=0"], 1),
+        (["search.start=level", "search.warmup=0.99"], 9),
+    ],
+)
+def test_the_warm_up_is_a_share_of_the_steps_that_fits_the_start(given: list[str], warmup: int) -> None:
+    config = composed("search", ["+task=demo", "search.steps=10", *given])
+    assert isinstance(config, SearchRunConfig)
+    settings = search_settings(config, final_steps=100)
+    assert (settings.steps, settings.warmup) == (10, warmup)
+
+
+def test_by_default_a_search_takes_two_thirds_of_the_final_steps_and_all_are_warm_up() -> None:
+    config = composed("search", ["+task=demo"])
+    assert isinstance(config, SearchRunConfig)
+    settings = search_settings(config, final_steps=200)
+    assert (settings.steps, settings.warmup, settings.start) == (130, 130, "spectral")
+    assert (settings.sharing, settings.selection, settings.measurements) == ("per_nblocks", "surrogate", None)
+
+
+@pytest.mark.parametrize(
+    ("typed", "known"),
+    [
+        (Kind, KINDS),
+        (Answer, ANSWERS),
+        (Prompt, PROMPTS),
+        (Start, STARTS),
+        (Stop, NAMES["stop"]),
+        (RelaxationName, RELAXATIONS),
+        (SelectionName, NAMES["selection"]),
+    ],
+)
+def test_schema_and_library_name_the_same(typed: type[Enum], known: Collection[str]) -> None:
+    assert {name.value for name in typed} == set(known)

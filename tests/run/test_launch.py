@@ -1,0 +1,159 @@
+"""From words on a command line to a config: quick, from anywhere, in sweeps."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra._internal.hydra import Hydra
+from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words
+
+from morenas.base.errors import RunError
+from morenas.tasks.load import Task
+
+ROOT = Path(__file__).parents[2]
+
+
+def process(words: list[str], directory: Path) -> tuple[subprocess.CompletedProcess[str], float]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=directory, env=environment, capture_output=True, text=True, timeout=120
+    )
+    return done, time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["morenas.search", "--help"], "+task=demo"),
+        (["morenas.search", "+task=glue/rte", "--cfg", "job"], "learning_rate: 0.00054"),
+        (["morenas.finetune", "--help"], "method=lora"),
+        (["morenas.compare", "--help"], "--format"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_help_and_configs_are_quick_and_come_from_any_directory(words: list[str], said: str, tmp_path: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done, _ = process(words, tmp_path)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+    # Processor time: the machine may be busy with other things.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refusal_in_a_process_of_its_own(tmp_path: Path) -> None:
+    done, _ = process(["morenas.search", "+task=demo", "training.lerning_rate=1"], tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "morenas: error: training.lerning_rate: there is no such key (did you mean 'training.learning_rate'?).\n"
+    )
+    assert done.stdout == "" and not list(tmp_path.iterdir())
+
+
+def test_without_a_hub_the_default_says_so_and_names_both_ways_out(tmp_path: Path) -> None:
+    environment = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache")}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        done, seconds = process(["morenas.search", "+task=glue/rte"], tmp_path)
+    assert done.returncode == 2 and seconds < 10
+    for said in (
+        "http://127.0.0.1:9",
+        "nyu-mll/glue",
+        "roberta-base",
+        "task.data_dir",
+        "model.name_or_path",
+        "+task=demo",
+    ):
+        assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_sweep_runs_every_job_shares_a_group_and_returns_what_a_sweeper_maximizes(
+    command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("rte", "mrpc"):
+        (tmp_path / name).mkdir()
+        for file in tiny_task.glob("*.jsonl"):
+            text = file.read_text().replace('{"text":', '{"sentence2": "", "sentence1":')
+            (tmp_path / name / file.name).write_text(text)
+    returned: list[float] = []
+    multirun = Hydra.multirun
+
+    def told(*given: Any, **named: Any) -> Any:
+        batches = multirun(*given, **named)
+        returned.extend(job.return_value for batch in batches for job in batch)
+        return batches
+
+    monkeypatch.setattr(Hydra, "multirun", told)
+    # Metrics that differ from run to run and from split to split.
+    monkeypatch.setattr(Task, "metrics", lambda task, logits, _: dict.fromkeys(task.spec.metrics, float(logits.mean())))
+    unwanted = ("space.ranks", "+task", "task.data_dir", "task.text_columns")
+    words = [word for word in task_words(tmp_path, tiny_model) + SEARCH_WORDS if not word.startswith(unwanted)]
+    words += [f"task.data_dir={tmp_path}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    done = command("search", "-m", *words, "+task=glue/rte,glue/mrpc", "space.ranks=[0,1],[0,1,2]", "seed=5")
+    assert done.status == 0, done.err
+    runs = sorted(path.parent for path in (tmp_path / "sweep").glob("*/results.json"))
+    found = [read(run / "results.json")["methods"][0]["metrics"] for run in runs]
+    assert len(runs) == 4 and returned == [metrics["select"]["accuracy"] for metrics in found]
+    assert all(metrics["select"] != metrics["test"] for metrics in found)
+    assert {read(run / "results.json")["task"] for run in runs} == {"glue/rte", "glue/mrpc"}
+    groups = {read(run / ".hydra" / "run.json")["config"]["tracking"]["wandb"]["group"] for run in runs}
+    assert groups == {"sweep"}
+    assert len({read(run / "results.json")["command"] for run in runs}) == 4
+
+
+def test_a_failed_job_of_a_sweep_lets_its_siblings_run(
+    command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    words = [word for word in task_words(tiny_task, tiny_model) if not word.startswith("task.text_columns")]
+    sweep = ["task.text_columns=[txt],[text]", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    done = command("search", "-m", *words, *SEARCH_WORDS, *sweep)
+    assert done.status == 2
+    assert done.err.count("there is no column 'txt'") == 1 and "Traceback" not in done.err
+    assert "morenas: error: job 0: " in done.err
+    assert len(list((tmp_path / "sweep").glob("*/results.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (KeyboardInterrupt(), 1, "Interrupted. Go on with: python -m morenas.search resume="),
+        (RunError("nothing moved"), 1, "morenas: failed: nothing moved"),
+        (OSError("disk full"), None, "Once mended, go on with: python -m morenas.search resume="),
+    ],
+    ids=repr,
+)
+def test_work_that_is_cut_off_says_how_to_go_on(
+    command: CommandLine,
+    tiny_task: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    error: BaseException,
+    status: int | None,
+    said: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("morenas.search.engine.search_architecture", fail)
+    words = [*task_words(tiny_task, tiny_model, tmp_path / "run"), *SEARCH_WORDS]
+    if status is None:
+        with pytest.raises(type(error)):
+            command("search", *words)
+        assert said in capfd.readouterr().err
+    else:
+        done = command("search", *words)
+        assert done.status == status and said in done.err
+    assert (tmp_path / "run" / ".hydra" / "run.json").exists()

@@ -1,0 +1,75 @@
+"""The play-off: every architecture from the same weights, and the best one's weights left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from morenas.bilevel import HYPERGRADIENTS, BilevelLoop, BilevelProblem, Level, NonFiniteLoss, Schedule
+from morenas.search.playoff import PlayOff
+from morenas.selection import Finals, playoff
+
+
+class Race:
+    """One weight; architecture ``(k,)`` pulls it towards ``k``, and the judge likes it near 2."""
+
+    def __init__(self) -> None:
+        self.weight = torch.zeros(1, requires_grad=True)
+        self.arch = torch.zeros(1, requires_grad=True)
+        self.drawn: Sequence[int] = ()
+        self.starts: list[float] = []
+        self.playoff = PlayOff([self.weight], self.draw, self.begin, lambda: abs(float(self.weight.detach()) - 2))
+
+    def draw(self, picks: Sequence[int]) -> None:
+        self.drawn = picks
+        self.starts.append(float(self.weight.detach()))
+
+    def begin(self) -> BilevelLoop:
+        level = Level("lower", lambda n: (self.weight - self.drawn[0]).square().sum())
+        problem = BilevelProblem(level, level, [self.weight], [self.arch])
+        rates = torch.optim.SGD([self.weight], lr=0.4), torch.optim.SGD([self.arch], lr=0.1)
+        schedule = Schedule(30, 30, 1, ramp=0, max_grad_norm=0, restart=True)
+        return BilevelLoop(problem, HYPERGRADIENTS["first_order"], *rates, schedule)
+
+
+def test_each_starts_from_the_first_weights_and_the_best_ones_are_left() -> None:
+    race = Race()
+    losses = [race.playoff((pick,)) for pick in (0, 2, 5)]
+    assert losses == pytest.approx([2, 0, 3], abs=1e-2) and race.starts == [0.0, 0.0, 0.0]
+    assert float(race.weight.detach()) == pytest.approx(5, abs=1e-2)
+    race.playoff.settle()
+    assert float(race.weight.detach()) == pytest.approx(2, abs=1e-2)
+
+
+def test_where_none_was_trained_the_weights_stay() -> None:
+    race = Race()
+    with torch.no_grad():
+        race.weight.fill_(7)
+    race.playoff.settle()
+    assert race.weight.tolist() == [7.0]
+
+
+def test_a_loss_that_is_not_finite_is_told() -> None:
+    with pytest.raises(NonFiniteLoss):
+        Race().playoff((float("nan"),))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("finalists", [1, 2, 3, 100])
+def test_the_finalists_are_the_best_measured_and_the_best_trained_wins(finalists: int) -> None:
+    """Measured, the lower choices are better; trained, the higher ones are."""
+    trained: list[tuple[int, ...]] = []
+
+    def trained_loss(picks: Sequence[int]) -> float:
+        trained.append(tuple(picks))
+        return -float(sum(picks))
+
+    scores, costs = torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.int64)
+    asked = Finals(
+        lambda picks: float(10 * picks[0] + picks[1]), 9, torch.Generator().manual_seed(0), finalists, trained_loss
+    )
+    priors = [torch.randn(2, 3, generator=torch.Generator().manual_seed(1)), scores]
+    winner = playoff(priors, costs, torch.ones(2, 3, dtype=torch.bool), 0, asked)
+    assert len(trained) <= finalists and sorted(map(tuple, trained)) == [*map(tuple, trained)]  # best measured first
+    assert tuple(winner) == max(trained, key=sum)
