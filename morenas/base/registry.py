@@ -1,0 +1,170 @@
+"""Doors: what is chosen by name, and how code from outside comes in under a name of its own.
+
+Every closed vocabulary is a registry. ``BUILTIN`` lists what comes with morenas, as ``module:Name``, so that names can
+be listed and checked without an import; an object is imported when it is asked for. A plug-in adds to a registry with
+``register``. It is a module, named by the setting ``plugins`` or by an entry point of the group ``morenas.plugins``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from morenas.base.errors import InputError, suggest
+
+GROUP = "morenas.plugins"
+"""Entry points of installed packages whose modules register what they bring."""
+
+BUILTIN: dict[str, dict[str, str]] = {
+    "relaxation": {
+        "softmax": "morenas.supernet.relaxation:Softmax",
+        "gumbel": "morenas.supernet.relaxation:Gumbel",
+        "dirichlet": "morenas.supernet.relaxation:Dirichlet",
+    },
+}
+"""Kind of door to name to where its object is defined."""
+
+
+class Registry:
+    """The objects of one kind, by name.
+
+    An object is a class, which is called with its settings, or anything else, which is taken as it is. The settings of
+    a class are the fields of the dataclass that it is.
+    """
+
+    def __init__(self, kind: str, builtin: Mapping[str, str]) -> None:
+        self.kind = kind
+        self._targets: dict[str, Any] = dict(builtin)
+
+    def names(self) -> tuple[str, ...]:
+        """Every name, ours first, then those of plug-ins."""
+        load_installed_plugins()
+        return tuple(self._targets)
+
+    def register(self, name: str, target: Any) -> None:
+        """Add an object, or ``"package.module:Name"`` for one that is imported when it is asked for.
+
+        Raises:
+            InputError: If another object has the name.
+        """
+        if self._targets.setdefault(name, target) != target:
+            raise InputError(f"{self.kind} '{name}': is registered already; choose another name.")
+
+    def check(self, name: str, key: str = "") -> None:
+        """Refuse a name that nothing has.
+
+        Args:
+            key: The setting that the name was given for; None for the kind.
+        Raises:
+            InputError: With the nearest name and all there are.
+        """
+        if ":" not in name and name not in self._targets and name not in self.names():
+            known = self.names()
+            raise InputError(
+                f"{key or self.kind}={name}: there is no such {self.kind}{suggest(name, known)}. "
+                f"Choose from {', '.join(known)}."
+            )
+
+    def get(self, given: Any) -> Any:
+        """The object of a name, or of ``"package.module:Name"``; what is no text is given back.
+
+        Raises:
+            InputError: If there is none.
+        """
+        if not isinstance(given, str):
+            return given
+        self.check(given)
+        target = self._targets.get(given, given)
+        return _imported(target, self.kind) if isinstance(target, str) else target
+
+    def build(self, given: Any, **settings: Any) -> Any:
+        """The object of a name, made with its settings where it is a class; what is no text is given back.
+
+        Raises:
+            InputError: If there is none, or it has no such setting.
+        """
+        target = self.get(given)
+        if not settings and not isinstance(target, type):
+            return target
+        known = self.settings(given) if isinstance(target, type) else None
+        for key in settings:
+            if known is not None and key not in known:
+                has = f"it has {', '.join(known)}" if known else "it has none"
+                raise InputError(f"{self.kind} {given} has no setting '{key}'; {has}{suggest(key, known)}.")
+        return target(**settings) if isinstance(target, type) else functools.partial(target, **settings)
+
+    def settings(self, given: Any) -> tuple[str, ...]:
+        """Names of the settings of its own that an object takes."""
+        target = self.get(given)
+        return tuple(field.name for field in fields(target) if field.init) if is_dataclass(target) else ()
+
+
+REGISTRIES = {kind: Registry(kind, builtin) for kind, builtin in BUILTIN.items()}
+
+
+def registry(kind: str) -> Registry:
+    """The registry of a kind.
+
+    Raises:
+        InputError: If there is no such kind.
+    """
+    if kind not in REGISTRIES:
+        raise InputError(f"register: there is no door '{kind}'{suggest(kind, REGISTRIES)}; there are {_listed()}.")
+    return REGISTRIES[kind]
+
+
+def register(kind: str, name: str, target: Any) -> None:
+    """Bring in an object of your own under a name, so that settings and command lines can choose it.
+
+    Args:
+        kind: Which door, such as "relaxation"; ``docs/extending.md`` shows each.
+        name: What it is chosen by.
+        target: A class, whose dataclass fields are its settings; or a function; or ``"package.module:Name"`` of either.
+    Raises:
+        InputError: If there is no such door, or the name is taken.
+    """
+    registry(kind).register(name, target)
+
+
+def load_plugins(modules: Iterable[str]) -> None:
+    """Import modules that register what they bring.
+
+    Raises:
+        InputError: If one cannot be imported.
+    """
+    for module in modules:
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise InputError(
+                f"plugins={module}: cannot be imported ({error}); it must be a module that Python finds, installed or "
+                "in the folder that the command is run from."
+            ) from error
+
+
+@functools.cache
+def load_installed_plugins() -> None:
+    """Load, once, what installed packages bring by an entry point."""
+    for point in entry_points(group=GROUP):
+        try:
+            point.load()
+        except ImportError as error:
+            raise InputError(
+                f"plug-in '{point.name}' ({point.value}): cannot be imported ({error}); mend or remove its package."
+            ) from error
+
+
+def _imported(target: str, kind: str) -> Any:
+    module, _, name = target.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{kind}={target}: cannot be imported ({error}); give package.module:Name.") from error
+
+
+def _listed() -> str:
+    return ", ".join(REGISTRIES)

@@ -1,0 +1,60 @@
+"""Settings: dataclasses whose fields are declared once, for Python and for the command line alike.
+
+What a field means stands in the ``Attributes`` section of the class's docstring; what it may be, where that is a name
+of several, in its metadata. ``--help`` and the documentation read both.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import Field, field, fields
+from typing import Any
+
+from morenas.base.errors import InputError, suggest
+from morenas.base.registry import registry
+
+
+def one_of(names: tuple[str, ...], default: str) -> Any:
+    """A field that takes one of a few names."""
+    return field(default=default, metadata={"names": names})
+
+
+def door(kind: str, default: Any) -> Any:
+    """A field that takes the name of anything registered as ``kind``, or such an object itself."""
+    return field(default=default, metadata={"door": kind})
+
+
+def names_of(declared: Field[Any]) -> tuple[str, ...]:
+    """The names that a field may take; empty where it takes other values."""
+    if "door" in declared.metadata:
+        return registry(declared.metadata["door"]).names()
+    names: tuple[str, ...] = declared.metadata.get("names", ())
+    return names
+
+
+def check_names(settings: Any, section: str) -> None:
+    """Refuse a name that its field does not take.
+
+    Args:
+        settings: A dataclass instance.
+        section: What its fields are called in front of a name, such as "search".
+    Raises:
+        InputError: With the field, the nearest name and all there are.
+    """
+    for declared in fields(settings):
+        value, key = getattr(settings, declared.name), f"{section}.{declared.name}"
+        if "door" in declared.metadata and isinstance(value, str):
+            registry(declared.metadata["door"]).check(value, key)
+        elif (names := declared.metadata.get("names")) and value not in names:
+            raise InputError(f"{key}={value}: choose from {', '.join(names)}{suggest(str(value), names)}.")
+
+
+def meanings(cls: type[Any]) -> dict[str, str]:
+    """What each field means: its entry in the docstring's ``Attributes`` section, on one line."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        section = re.search(r"^Attributes:\n((?:[ \t]+.*\n?|\n)+)", inspect.cleandoc(base.__doc__ or ""), re.MULTILINE)
+        for entry in re.finditer(r"^    (\w+): (.+(?:\n {6,}.+)*)", section[1] if section else "", re.MULTILINE):
+            found[entry[1]] = " ".join(entry[2].split())
+    return found
