@@ -27,20 +27,8 @@ import torch
 
 from morenas.base.errors import InputError
 from morenas.base.files import write_bytes
-from morenas.benchmark.tabular import (
-    CURVE_EXAMPLES,
-    CURVE_STEPS,
-    FORMAT,
-    GRANULARITY,
-    METADATA,
-    NBLOCKS,
-    RANKS,
-    SCHEMA,
-    TABLE,
-    Picks,
-    TabularTask,
-    train_rows,
-)
+from morenas.benchmark.table import FORMAT, METADATA, SCHEMA, TABLE, Picks
+from morenas.benchmark.tabular import CURVE_EXAMPLES, CURVE_STEPS, GRANULARITY, NBLOCKS, RANKS, TabularTask, train_rows
 from morenas.benchmark.tasks import DATA_SEED, SIZES, TASKS
 
 SEEDS = 3

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from morenas.benchmark.measures import normalized_regret
 from morenas.benchmark.reference import random_architectures
 from morenas.benchmark.run import BUDGETS, read_rows
-from morenas.benchmark.tabular import Table, TabularTask
+from morenas.benchmark.table import ArchitectureTable
+from morenas.benchmark.tabular import TabularTask
 from morenas.benchmark.tasks import TASKS
 
 Losses = NDArray[np.float64]
@@ -42,7 +43,7 @@ def places(losses: Losses, file: str) -> str:
 
 
 def main() -> None:
-    table, regrets = Table(), []
+    table, regrets = ArchitectureTable(), []
     print("| task | budget | architectures | standard error of the truth | regret of the oracle | places found |")
     print("| --- | ---: | ---: | ---: | ---: | --- |")
     for name in TASKS:

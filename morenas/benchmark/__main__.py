@@ -46,7 +46,7 @@ def benchmark(arguments: argparse.Namespace) -> str:
     """Run, write, and return the tables as markdown."""
     from morenas.base.errors import suggest
     from morenas.base.files import write_bytes
-    from morenas.benchmark import report
+    from morenas.benchmark import bars, markdown, report
     from morenas.benchmark.methods import METHODS, OURS
     from morenas.benchmark.plot import draw
     from morenas.benchmark.run import FAMILIES, planted, run, tabular
@@ -67,10 +67,10 @@ def benchmark(arguments: argparse.Namespace) -> str:
     seeds = range(first, first + arguments.seeds)
     rows = run(places, methods, seeds, arguments.out / "rows", arguments.jobs)
     document = report.summarize(rows, OURS)
-    report.write(arguments.out / "benchmark.json", document)
+    bars.write(arguments.out / "benchmark.json", document)
     for table in document["tables"]:
         draw(arguments.out / f"{table}.png", document, table)
-    tables = report.markdown(document)
+    tables = markdown.markdown(document)
     write_bytes(arguments.out / "tables.md", tables.encode())
     return tables
 

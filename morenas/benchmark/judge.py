@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from morenas.base.errors import InputError
 from morenas.benchmark.alone import train_alone
 from morenas.benchmark.problem import Problem, Shapes
-from morenas.benchmark.tabular import Table, TabularTask
+from morenas.benchmark.table import ArchitectureTable
+from morenas.benchmark.tabular import TabularTask
 
-Key = frozenset[tuple[str, tuple[int, int]]]
+ArchitectureKey = frozenset[tuple[str, tuple[int, int]]]
 REPEATED = 2  # trainings of an architecture where seeds are compared
 
 
@@ -21,10 +22,10 @@ class Judge:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.table = Table() if isinstance(problem, TabularTask) else None
+        self.table = ArchitectureTable() if isinstance(problem, TabularTask) else None
         self.seeds = 1 if self.table is None else len(self.table.seeds)
-        self._known: dict[Key, NDArray[np.float64]] = {}
-        self._repeated: dict[frozenset[Key], NDArray[np.float64]] = {}
+        self._known: dict[ArchitectureKey, NDArray[np.float64]] = {}
+        self._repeated: dict[frozenset[ArchitectureKey], NDArray[np.float64]] = {}
 
     def loss(self, shapes: Shapes) -> float:
         """Mean over seeds."""
@@ -52,7 +53,7 @@ class Judge:
     def _train(self, architectures: Sequence[Shapes], seeds: Sequence[int]) -> NDArray[np.float64]:
         return np.array([[one.test for one in train_alone(self.problem, architectures, seed)] for seed in seeds])
 
-    def least(self) -> tuple[float, Key]:
+    def least(self) -> tuple[float, ArchitectureKey]:
         """The lowest mean loss of all that were judged, and whose it is."""
         best = min(self._known, key=lambda name: float(self._known[name].mean()))
         return float(self._known[best].mean()), best
@@ -68,6 +69,6 @@ class Judge:
         return True
 
 
-def key(shapes: Shapes) -> Key:
+def key(shapes: Shapes) -> ArchitectureKey:
     """What equal architectures share."""
     return frozenset((name, (int(choice[0]), int(choice[1]))) for name, choice in shapes.items() if choice[1])

@@ -102,7 +102,7 @@ def seed_ceiling(losses: ArrayLike, correlation: Correlation = kendall, top: boo
 
 
 def scored(score: ArrayLike, losses: ArrayLike) -> dict[str, float]:
-    """Agreement of a score and its ceiling, as ``Row.details`` names them.
+    """Agreement of a score and its ceiling, as ``BenchmarkRow.details`` names them.
 
     Keys: "tau", "spearman", "ceiling" and "spearman_ceiling", each also with "_top" for the true top fifth; no
     ceilings with a single seed.

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from morenas.base.errors import InputError, suggest
-from morenas.base.files import write_json
 from morenas.benchmark import measures
 from morenas.benchmark.planted import FAMILIES
-from morenas.benchmark.rows import Row
+from morenas.benchmark.rows import BenchmarkRow
 
 FORMAT = "morenas.benchmark/1"
 PLANTED, TABULAR = "planted", "tabular"
@@ -24,12 +21,11 @@ PLAIN, RANDOM = "plain", "random"
 ALL, HARD = "all", "all hard"
 GRID = 32  # places of an anytime curve
 LOSSES = ("relaxed", "inherited", "retrained")
-
 Document = dict[str, Any]
 Figure = dict[str, float]
 
 
-def summarize(rows: Sequence[Row], ours: str) -> Document:
+def summarize(rows: Sequence[BenchmarkRow], ours: str) -> Document:
     """Every figure of a run, whatever the order of its rows.
 
     Format: ``tables`` -> table -> ``groups`` -> a family, "all hard" (planted, but the plain family) or "all" ->
@@ -41,7 +37,7 @@ def summarize(rows: Sequence[Row], ours: str) -> Document:
         ours: The method that the bars are about; every other one is a control.
     Raises:
         InputError: If no row is of ``ours``, or two rows are of the same run.
-        ValueError: As ``Row.regret``.
+        ValueError: As ``BenchmarkRow.regret``.
     """
     rows = sorted(rows, key=lambda row: row.key)
     methods = sorted({row.method for row in rows})
@@ -60,12 +56,7 @@ def summarize(rows: Sequence[Row], ours: str) -> Document:
     }
 
 
-def write(path: str | Path, document: Document) -> None:
-    """Write the document and its bars as JSON, whole or not at all."""
-    write_json(path, {**document, "bars": bars(document)})
-
-
-def _table(name: str, rows: list[Row], ours: str) -> Document:
+def _table(name: str, rows: list[BenchmarkRow], ours: str) -> Document:
     families = sorted({row.family for row in rows}, key=lambda family: (_difficulty(family), family))
     groups = {family: [row for row in rows if row.family == family] for family in families}
     if name == PLANTED and any(row.family != PLAIN for row in rows):
@@ -78,7 +69,7 @@ def _difficulty(family: str) -> int:
     return list(FAMILIES).index(family) if family in FAMILIES else len(FAMILIES)
 
 
-def _group(rows: list[Row], ours: str) -> Document:
+def _group(rows: list[BenchmarkRow], ours: str) -> Document:
     of = _by_method(rows)
     methods = {name: _method(runs) for name, runs in of.items()}
     ranked = sorted(methods, key=lambda name: (methods[name]["regret"]["mean"], name))
@@ -89,14 +80,14 @@ def _group(rows: list[Row], ours: str) -> Document:
     }
 
 
-def _by_method(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+def _by_method(rows: Iterable[BenchmarkRow]) -> dict[str, list[BenchmarkRow]]:
+    found: dict[str, list[BenchmarkRow]] = {}
     for row in rows:
         found.setdefault(row.method, []).append(row)
     return found
 
 
-def _method(rows: list[Row]) -> Document:
+def _method(rows: list[BenchmarkRow]) -> Document:
     """Figures of one method's runs; what was not measured is absent."""
     recovered = _figure([row for row in rows if row.recovered is not None], lambda row: row.recovered or 0.0)
     figures: Document = {
@@ -113,7 +104,7 @@ def _method(rows: list[Row]) -> Document:
     return figures | ({"recovered": recovered} if recovered else {})
 
 
-def _details(rows: list[Row]) -> Document:
+def _details(rows: list[BenchmarkRow]) -> Document:
     """Rank correlations as they are; losses, and the discretization gap between them, as normalized regrets."""
     found: Document = {}
     for name in sorted({name for row in rows for name in row.details}):
@@ -126,15 +117,15 @@ def _details(rows: list[Row]) -> Document:
     return found
 
 
-def _detail(name: str, row: Row) -> float:
+def _detail(name: str, row: BenchmarkRow) -> float:
     return row.normalized(row.details[name]) if name in LOSSES else row.details[name]
 
 
-def _gap(start: str, end: str, row: Row) -> float:
+def _gap(start: str, end: str, row: BenchmarkRow) -> float:
     return _detail(end, row) - _detail(start, row)
 
 
-def _paired(ours: list[Row], others: list[Row]) -> Document | None:
+def _paired(ours: list[BenchmarkRow], others: list[BenchmarkRow]) -> Document | None:
     """Both on the same problem and seed; None where they share none."""
     beside = {(*_problem(row), row.seed): row for row in others}
     pairs = [(row, beside[(*_problem(row), row.seed)]) for row in ours if (*_problem(row), row.seed) in beside]
@@ -151,7 +142,7 @@ def _paired(ours: list[Row], others: list[Row]) -> Document | None:
     return document | {name: _rounded_figure(getattr(found, name)) for name in ("difference", "wins")}
 
 
-def _curves(rows: list[Row]) -> Document:
+def _curves(rows: list[BenchmarkRow]) -> Document:
     """Mean regret of each method's incumbents with a band, over trainings alone spent on the search."""
     curves = {name: [row for row in of if row.curve] for name, of in _by_method(rows).items()}
     lines = {name: [_curve(row) for row in of] for name, of in curves.items() if of}
@@ -171,15 +162,15 @@ def _curves(rows: list[Row]) -> Document:
     return found
 
 
-def _curve(row: Row) -> list[tuple[float, float]]:
+def _curve(row: BenchmarkRow) -> list[tuple[float, float]]:
     return [(passes / row.final_passes, row.normalized(loss)) for passes, loss in row.curve]
 
 
-def _problem(row: Row) -> tuple[str, int]:
+def _problem(row: BenchmarkRow) -> tuple[str, int]:
     return row.family, row.problem
 
 
-def _figure(rows: list[Row], of: Callable[[Row], float]) -> Figure:
+def _figure(rows: list[BenchmarkRow], of: Callable[[BenchmarkRow], float]) -> Figure:
     if not rows:
         return {}
     return _rounded_figure(measures.bootstrap([of(row) for row in rows], [_problem(row) for row in rows]))
@@ -192,144 +183,3 @@ def _rounded_figure(interval: measures.Interval) -> Figure:
 def _rounded(value: float | np.floating[Any]) -> float:
     """Six significant digits: what summation order changes lies below."""
     return float(f"{float(value):.6g}")
-
-
-def bars(document: Document) -> list[Document]:
-    """What the bench must show, beside what it has seen.
-
-    Each is ``measure``, ``table``, ``group``, ``seen`` with ``low`` and ``high``, ``relation``, ``bar``, ``holds`` and
-    ``worst`` (the control it is about). ``holds`` compares the mean, not the interval; it is None, and so is
-    ``seen``, where nothing was measured. The bar on rank correlation is 0.7 or 0.95 of the ceiling, the lower one.
-    """
-    ours, tables = document["ours"], document["tables"]
-    known = dict.fromkeys([*FAMILIES, *(group for group in _groups(tables, PLANTED) if group not in (HARD, ALL))])
-    found = [
-        _bar("regret", PLANTED, family, _seen(tables, PLANTED, family, ours, "regret"), "<=", limit)
-        for family, limit in ((family, 0.01 if family == PLAIN else 0.05) for family in known)
-    ]
-    found.append(_bar("recovered", PLANTED, PLAIN, _seen(tables, PLANTED, PLAIN, ours, "recovered"), ">=", 0.95))
-    names = dict.fromkeys([PLANTED, TABULAR, *tables])
-    found += [
-        _bar("regret", name, ALL, _seen(tables, name, ALL, ours, "regret"), "<=", 0.05)
-        for name in names
-        if name != PLANTED
-    ]
-    for name in names:
-        against = _groups(tables, name).get(ALL, {}).get("paired", {})
-        found.append(_bar("share of pairs won", name, ALL, against.get(RANDOM, {}).get("wins"), ">=", 0.90, RANDOM))
-        found.append(_worst_control(name, against))
-        found.append(_correlation(name, _seen(tables, name, ALL, ours, "details") or {}))
-        found.append(_bar("cost, trainings alone", name, ALL, _seen(tables, name, ALL, ours, "cost"), "<=", 2.0))
-    return found
-
-
-def _groups(tables: Document, table: str) -> Document:
-    groups: Document = tables.get(table, {}).get("groups", {})
-    return groups
-
-
-def _seen(tables: Document, table: str, group: str, ours: str, name: str) -> Document | None:
-    found: Document | None = _groups(tables, table).get(group, {}).get("methods", {}).get(ours, {}).get(name)
-    return found
-
-
-def _worst_control(table: str, against: Mapping[str, Document]) -> Document:
-    worst = max(against, key=lambda name: against[name]["difference"]["mean"], default=None)
-    seen = None if worst is None else against[worst]["difference"]
-    return _bar("regret less a control's", table, ALL, seen, "<" if table == TABULAR else "<=", 0.0, worst)
-
-
-def _correlation(table: str, details: Mapping[str, Figure]) -> Document:
-    ceiling = details.get("ceiling", {}).get("mean", math.inf)
-    limit = min(0.7, _rounded(0.95 * ceiling)) if ceiling > 0 else 0.7
-    return _bar("Kendall tau", table, ALL, details.get("tau"), ">=", limit)
-
-
-HOLDS: dict[str, Callable[[float, float], bool]] = {
-    "<=": lambda seen, bar: seen <= bar,
-    "<": lambda seen, bar: seen < bar,
-    ">=": lambda seen, bar: seen >= bar,
-}
-
-
-def _bar(
-    measure: str, table: str, group: str, figure: Figure | None, relation: str, bar: float, worst: str | None = None
-) -> Document:
-    figure = figure or {}
-    seen = figure.get("mean")
-    return {
-        "measure": measure,
-        "table": table,
-        "group": group,
-        "seen": seen,
-        "low": figure.get("low"),
-        "high": figure.get("high"),
-        "relation": relation,
-        "bar": bar,
-        "holds": None if seen is None else HOLDS[relation](seen, bar),
-        "worst": worst,
-    }
-
-
-def markdown(document: Document) -> str:
-    """Tables for a README: the bars, then regrets, pairs and rank correlations of every table."""
-    parts = [_bars_table(bars(document))]
-    for name, table in document["tables"].items():
-        parts.append(f"**{name}**: normalized regret [95 %]\n\n{_regrets(table['groups'], document['ours'])}")
-        if table["groups"][ALL]["paired"]:
-            parts.append(f"**{name}**: {document['ours']} beside each control\n\n{_pairs(table['groups'][ALL])}")
-        details = {key: of["details"] for key, of in table["groups"][ALL]["methods"].items() if of["details"]}
-        if details:
-            parts.append(f"**{name}**: supernet and alone-trained\n\n{_correlations(details)}")
-    return "\n\n".join(parts) + "\n"
-
-
-def _bars_table(found: list[Document]) -> str:
-    holds = {None: "not measured", True: "yes", False: "**no**"}
-    lines = [
-        [
-            f"{bar['measure']}, {bar['table']}, {bar['group']}"
-            + (f" (against {bar['worst']})" if bar["worst"] else ""),
-            f"{bar['relation']} {bar['bar']:.3g}",
-            _shown(bar, "seen"),
-            holds[bar["holds"]],
-        ]
-        for bar in found
-    ]
-    return _lines(["measure", "bar", "seen [95 %]", "holds"], lines)
-
-
-def _regrets(groups: Document, ours: str) -> str:
-    names = [name for name in groups if name != ALL or len(groups) > 2]
-    lines = []
-    for method, figures in groups[ALL]["methods"].items():
-        regrets = [_shown(groups[name]["methods"].get(method, {}).get("regret")) for name in names]
-        rest = [_shown(figures.get("recovered")), f"{figures['cost']['mean']:.2f}", f"{figures['seconds']:.3g}"]
-        runs = f"{figures['problems']} x {figures['seeds']}"
-        lines.append([f"**{method}**" if method == ours else method, *regrets, *rest, runs])
-    return _lines(["method", *names, "recovered", "cost", "seconds", "problems x seeds"], lines)
-
-
-def _pairs(group: Document) -> str:
-    lines = [
-        [name, _shown(of["difference"]), _shown(of["wins"]), f"{of['ties']:.3g}", f"{of['p']:.2g}", str(of["pairs"])]
-        for name, of in group["paired"].items()
-    ]
-    return _lines(["control", "regret, ours less its [95 %]", "won [95 %]", "ties", "Wilcoxon p", "pairs"], lines)
-
-
-def _correlations(details: Mapping[str, Document]) -> str:
-    names = list(dict.fromkeys(name for of in details.values() for name in of))
-    lines = [[name, *(_shown(of.get(name)) for of in details.values())] for name in names]
-    return _lines(["measure [95 %]", *details], lines)
-
-
-def _shown(figure: Figure | None, mean: str = "mean") -> str:
-    if not figure or figure[mean] is None:
-        return "-"
-    return f"{figure[mean]:.3g} [{figure['low']:.3g}, {figure['high']:.3g}]"
-
-
-def _lines(heading: list[str], lines: list[list[str]]) -> str:
-    rule = ["---", *["---:"] * (len(heading) - 1)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (heading, rule, *lines))

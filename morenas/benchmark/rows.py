@@ -11,7 +11,7 @@ from morenas.benchmark.measures import normalized_regret
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchmarkRow:
     """One search and what it found.
 
     Attributes:
@@ -92,7 +92,7 @@ class Row:
         return asdict(self) | {"shapes": shapes, "details": dict(self.details)}
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Row:
+    def from_dict(cls, document: Mapping[str, Any]) -> BenchmarkRow:
         """The row that ``to_dict`` gave.
 
         Raises:

@@ -15,12 +15,12 @@ from morenas.base.errors import InputError, suggest
 from morenas.base.files import read_json, write_json
 from morenas.benchmark import measures
 from morenas.benchmark.alone import train_alone
-from morenas.benchmark.judge import Judge, Key
-from morenas.benchmark.methods import METHODS, Found
+from morenas.benchmark.judge import ArchitectureKey, Judge
+from morenas.benchmark.methods import METHODS, SearchResult
 from morenas.benchmark.planted import FAMILIES, PlantedProblem
 from morenas.benchmark.problem import Problem, Shapes, cost
 from morenas.benchmark.reference import ROUNDS, near, random_architectures
-from morenas.benchmark.rows import Row
+from morenas.benchmark.rows import BenchmarkRow
 from morenas.benchmark.tabular import TabularTask
 from morenas.benchmark.tasks import TASKS
 from morenas.space import Choice
@@ -67,7 +67,9 @@ def tabular() -> list[Place]:
     return [Place("tabular", task, number) for task in TASKS for number in range(len(BUDGETS))]
 
 
-def run(places: Sequence[Place], methods: Sequence[str], seeds: Sequence[int], folder: Path, jobs: int) -> list[Row]:
+def run(
+    places: Sequence[Place], methods: Sequence[str], seeds: Sequence[int], folder: Path, jobs: int
+) -> list[BenchmarkRow]:
     """Rows of all places, those that lie in ``folder`` already as they are.
 
     Each of ``jobs`` processes computes with one thread, so that seconds can be compared.
@@ -81,9 +83,9 @@ def run(places: Sequence[Place], methods: Sequence[str], seeds: Sequence[int], f
     return [row for place in places for row in read_rows(folder / place.file)]
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[BenchmarkRow]:
     """The rows of one file."""
-    return [Row.from_dict(row) for row in read_json(path, "rows of a bench")["rows"]]
+    return [BenchmarkRow.from_dict(row) for row in read_json(path, "rows of a bench")["rows"]]
 
 
 def run_place(place: Place, methods: Sequence[str], seeds: Sequence[int], folder: Path) -> None:
@@ -97,11 +99,11 @@ def run_place(place: Place, methods: Sequence[str], seeds: Sequence[int], folder
 class _Ran:
     method: str
     seed: int
-    found: Found
+    found: SearchResult
     seconds: float
 
 
-def rows_of(problem: Problem, methods: Sequence[str], seeds: Sequence[int]) -> Iterator[Row]:
+def rows_of(problem: Problem, methods: Sequence[str], seeds: Sequence[int]) -> Iterator[BenchmarkRow]:
     """Search with every method and seed, judge what was found, and compare it with the best and with random draws."""
     ran = [_timed(problem, method, seed) for method in methods for seed in seeds]
     judge = Judge(problem)
@@ -132,7 +134,7 @@ def _best(problem: Problem, judge: Judge) -> float:
     return judge.least()[0]
 
 
-def _spelled(problem: Problem, name: Key) -> Shapes:
+def _spelled(problem: Problem, name: ArchitectureKey) -> Shapes:
     return {module: Choice(*shape) for module, shape in name}
 
 
@@ -144,14 +146,14 @@ def _seconds_alone(problem: Problem, shapes: Shapes) -> float:
 
 def _row(
     problem: Problem, judge: Judge, one: _Ran, best: float, random: float, seconds: float, draws: Sequence[Shapes]
-) -> Row:
+) -> BenchmarkRow:
     found = one.found
     details = dict(found.details)
     if found.scores:
         details |= measures.scored(found.scores, judge.repeated(draws))
     if "relaxed" in details:
         details["retrained"] = judge.loss(found.shapes)
-    return Row(
+    return BenchmarkRow(
         table=problem.table,
         family=problem.family,
         problem=problem.number,
@@ -173,7 +175,7 @@ def _row(
     )
 
 
-def _recovered(problem: Problem, found: Found) -> float | None:
+def _recovered(problem: Problem, found: SearchResult) -> float | None:
     if problem.planted is None or cost(problem.space, problem.planted) > problem.budget:
         return None
     return measures.exact_recovery(found.shapes, problem.planted, list(problem.space.modules))

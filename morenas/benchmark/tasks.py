@@ -23,7 +23,7 @@ SIZES: Mapping[str, int] = {"search_train": 1600, "search_val": 800, "select": 4
 
 
 @dataclass(frozen=True)
-class Example:
+class Statement:
     """One or two texts, and whether the task's answer is yes (1) or no (0)."""
 
     texts: tuple[str, ...]
@@ -34,24 +34,27 @@ def _first_half(word: str, words: Sequence[str]) -> bool:
     return words.index(word) < len(words) // 2
 
 
-def majority(facts: Sequence[Fact]) -> Example:
+def majority(facts: Sequence[Fact]) -> Statement:
     """Two or three of owner, colour and thing are in the first half of their lists."""
     who, does, colour, thing = facts[0]
     votes = _first_half(who, NAMES) + _first_half(colour, COLOURS) + _first_half(thing, THINGS)
-    return Example((f"{who} {does} {colour} {thing}",), int(votes >= 2))
+    return Statement((f"{who} {does} {colour} {thing}",), int(votes >= 2))
 
 
-def order(facts: Sequence[Fact]) -> Example:
+def order(facts: Sequence[Fact]) -> Statement:
     """The first thing comes before the second in the list of things."""
     (who, _, _, thing), (other, _, _, second) = facts
-    return Example((f"{who} {thing}", f"{other} {second}"), int(THINGS.index(thing) < THINGS.index(second)))
+    return Statement((f"{who} {thing}", f"{other} {second}"), int(THINGS.index(thing) < THINGS.index(second)))
 
 
-TASKS: Mapping[str, tuple[Callable[[Sequence[Fact]], Example], int]] = {"majority": (majority, 1), "order": (order, 2)}
+TASKS: Mapping[str, tuple[Callable[[Sequence[Fact]], Statement], int]] = {
+    "majority": (majority, 1),
+    "order": (order, 2),
+}
 """Name to the task and the facts that an example is made of."""
 
 
-def generate(task: str, seed: int = DATA_SEED, sizes: Mapping[str, int] = SIZES) -> dict[str, list[Example]]:
+def generate(task: str, seed: int = DATA_SEED, sizes: Mapping[str, int] = SIZES) -> dict[str, list[Statement]]:
     """Generate the splits of a task, disjoint by content.
 
     Returns:
@@ -72,11 +75,11 @@ def generate(task: str, seed: int = DATA_SEED, sizes: Mapping[str, int] = SIZES)
 
 def _draw(
     rng: random.Random,
-    make: Callable[[Sequence[Fact]], Example],
+    make: Callable[[Sequence[Fact]], Statement],
     facts: int,
     label: int,
     seen: set[tuple[str, ...]],
-) -> Example:
+) -> Statement:
     """Draw an example of ``label`` whose texts were not drawn before."""
     while True:
         example = make(draw_facts(rng, facts))

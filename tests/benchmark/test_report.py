@@ -12,28 +12,28 @@ import pytest
 from PIL import Image
 
 from morenas.base.errors import InputError
-from morenas.benchmark import plot, report
+from morenas.benchmark import bars, markdown, plot, report
 from morenas.benchmark.planted import FAMILIES
-from morenas.benchmark.rows import Row
+from morenas.benchmark.rows import BenchmarkRow
 
 OURS = "bilevel"
 LOSS = {OURS: 0.1, "random": 0.6, "spectral": 0.1}
 
 
-def row(method: str = OURS, **changes: Any) -> Row:
+def row(method: str = OURS, **changes: Any) -> BenchmarkRow:
     fields: dict[str, Any] = dict(
         table="planted", family="plain", problem=0, method=method, seed=0, shapes={"a": (4, 2)}, params=90, budget=100,
         loss=LOSS[method], best=0.1, random=1.1, recovered=1.0, passes=500.0, final_passes=1000.0, seconds=2.0,
         final_seconds=4.0,
     )  # fmt: skip
-    return Row(**(fields | changes))
+    return BenchmarkRow(**(fields | changes))
 
 
-def runs(method: str, problems: int = 3, seeds: int = 2, **changes: Any) -> list[Row]:
+def runs(method: str, problems: int = 3, seeds: int = 2, **changes: Any) -> list[BenchmarkRow]:
     return [row(method, problem=p, seed=s, **changes) for p in range(problems) for s in range(seeds)]
 
 
-def perfect() -> list[Row]:
+def perfect() -> list[BenchmarkRow]:
     """Rows by which every bar holds."""
     details = {"tau": 0.8, "ceiling": 0.9, "relaxed": 0.1, "inherited": 0.3, "retrained": 0.1}
     rows = []
@@ -50,23 +50,23 @@ def perfect() -> list[Row]:
     return rows
 
 
-def changed(rows: list[Row], method: str, table: str, **changes: Any) -> list[Row]:
+def changed(rows: list[BenchmarkRow], method: str, table: str, **changes: Any) -> list[BenchmarkRow]:
     return [dataclasses.replace(row, **changes) if (row.method, row.table) == (method, table) else row for row in rows]
 
 
-def missed(rows: list[Row]) -> set[tuple[str, str, str]]:
-    found = report.bars(report.summarize(rows, OURS))
+def missed(rows: list[BenchmarkRow]) -> set[tuple[str, str, str]]:
+    found = bars.bars(report.summarize(rows, OURS))
     return {(bar["table"], bar["group"], bar["measure"]) for bar in found if not bar["holds"]}
 
 
 def test_a_row_comes_back_from_json() -> None:
     sent = row(curve=[(1, 0.5)], details={"tau": 0.5}, shapes={"a": [4, 2]})
-    assert Row.from_dict(json.loads(json.dumps(sent.to_dict()))) == sent
+    assert BenchmarkRow.from_dict(json.loads(json.dumps(sent.to_dict()))) == sent
 
 
 def test_a_row_of_other_fields_is_refused() -> None:
     with pytest.raises(InputError, match="loss"):
-        Row.from_dict({key: value for key, value in row().to_dict().items() if key != "loss"})
+        BenchmarkRow.from_dict({key: value for key, value in row().to_dict().items() if key != "loss"})
 
 
 def test_regret_and_cost_of_a_row() -> None:
@@ -141,13 +141,13 @@ def test_each_family_has_its_own_regret_bar() -> None:
 
 
 def test_the_worst_control_is_named() -> None:
-    found = report.bars(report.summarize(changed(perfect(), "spectral", "planted", loss=0.05), OURS))
+    found = bars.bars(report.summarize(changed(perfect(), "spectral", "planted", loss=0.05), OURS))
     bar = next(bar for bar in found if bar["measure"] == "regret less a control's" and bar["table"] == "planted")
     assert (bar["worst"], bar["seen"], bar["holds"]) == ("spectral", 0.05, False)
 
 
 def test_what_was_not_measured_neither_holds_nor_fails() -> None:
-    found = report.bars(report.summarize(runs(OURS), OURS))
+    found = bars.bars(report.summarize(runs(OURS), OURS))
     states = {(bar["table"], bar["group"], bar["measure"]): bar["holds"] for bar in found}
     assert states["planted", "plain", "regret"] is True
     assert states["planted", "noisy", "regret"] is None
@@ -165,9 +165,9 @@ def test_pairs_are_those_that_both_have() -> None:
 def test_the_document_does_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
     noise = random.Random(0)
     rows = [dataclasses.replace(row, loss=row.loss + noise.random()) for row in perfect()]
-    report.write(tmp_path / "first.json", report.summarize(rows, OURS))
+    bars.write(tmp_path / "first.json", report.summarize(rows, OURS))
     noise.shuffle(rows)
-    report.write(tmp_path / "second.json", report.summarize(rows, OURS))
+    bars.write(tmp_path / "second.json", report.summarize(rows, OURS))
     written = (tmp_path / "first.json").read_bytes()
     assert written == (tmp_path / "second.json").read_bytes()
     assert b"NaN" not in written
@@ -182,7 +182,7 @@ def test_rows_without_ours_or_twice_are_refused() -> None:
 
 
 def test_the_tables_show_every_method_and_bar() -> None:
-    text = report.markdown(report.summarize(perfect(), OURS))
+    text = markdown.markdown(report.summarize(perfect(), OURS))
     assert "| **bilevel** | 0 [0, 0] |" in text
     assert "| spectral |" in text and "| gap_inherited |" in text
     assert text.count("| yes |") == 15

@@ -15,7 +15,8 @@ from morenas.benchmark.planted import FAMILIES, PlantedProblem
 from morenas.benchmark.problem import Batch, cost
 from morenas.benchmark.reference import random_architectures
 from morenas.benchmark.run import BUDGETS, Place, planted, read_rows, rows_of, run_place, tabular
-from morenas.benchmark.tabular import Table, TabularTask
+from morenas.benchmark.table import ArchitectureTable
+from morenas.benchmark.tabular import TabularTask
 
 NUMBER = 1  # a small one
 
@@ -100,7 +101,7 @@ def test_random_references_spend_the_budget() -> None:
 
 def test_a_small_space_is_its_own_reference() -> None:
     task = TabularTask("order", BUDGETS[0])
-    expected = Table().architectures(task.budget, spent=True)
+    expected = ArchitectureTable().architectures(task.budget, spent=True)
     assert sorted(task.picks(shapes) for shapes in random_architectures(task)) == sorted(expected)
 
 

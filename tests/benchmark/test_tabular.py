@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from morenas.base.errors import InputError
-from morenas.benchmark.tabular import CURVE_STEPS, METADATA, RECIPE, TABLE, Picks, Table, TabularTask, train_rows
+from morenas.benchmark.table import METADATA, TABLE, ArchitectureTable, Picks
+from morenas.benchmark.tabular import CURVE_STEPS, RECIPE, TabularTask, train_rows
 from morenas.benchmark.tasks import TASKS
 from morenas.models import load_pretrained
 from morenas.space import Choice, sample_architecture
@@ -25,8 +26,8 @@ PICKS = [(0, 1, 2, 0), (4, 0, 0, 1), (3, 3, 0, 2)]
 
 
 @pytest.fixture(scope="module")
-def table() -> Table:
-    return Table()
+def table() -> ArchitectureTable:
+    return ArchitectureTable()
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +40,16 @@ def task(request: pytest.FixtureRequest) -> TabularTask:
     return TabularTask(request.param)
 
 
-def test_the_table_holds_every_architecture_of_every_task_with_three_seeds_once(table: Table, raw: pa.Table) -> None:
+def test_the_table_holds_every_architecture_of_every_task_with_three_seeds_once(
+    table: ArchitectureTable, raw: pa.Table
+) -> None:
     keys = [(row["task"], tuple(row["architecture"]), row["seed"]) for row in raw.to_pylist()]
     everything = itertools.product(range(5), repeat=4)
     assert sorted(keys) == sorted(itertools.product(TASKS, everything, table.seeds))
     assert table.tasks == tuple(TASKS) and len(table.seeds) >= 3 and len(table.architectures()) >= 256
 
 
-def test_the_table_is_small_and_says_how_it_was_made(table: Table) -> None:
+def test_the_table_is_small_and_says_how_it_was_made(table: ArchitectureTable) -> None:
     assert TABLE.stat().st_size < 5_000_000
     recipe = table.metadata["recipe"]
     assert recipe["steps"] == RECIPE.steps and recipe["learning_rate"] == RECIPE.learning_rate
@@ -60,7 +63,7 @@ def test_every_number_is_finite_and_curves_have_all_points(raw: pa.Table) -> Non
     assert curves.shape == (raw.num_rows, len(CURVE_STEPS)) and np.isfinite(curves).all()
 
 
-def test_queries_give_the_raw_rows(table: Table, raw: pa.Table) -> None:
+def test_queries_give_the_raw_rows(table: ArchitectureTable, raw: pa.Table) -> None:
     for row in raw.take(list(range(0, raw.num_rows, 97))).to_pylist():
         key = row["task"], tuple(row["architecture"])
         seed = row["seed"]
@@ -73,7 +76,9 @@ def test_queries_give_the_raw_rows(table: Table, raw: pa.Table) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_best_and_the_mean_of_random_are_those_of_the_rows(table: Table, raw: pa.Table, name: str) -> None:
+def test_the_best_and_the_mean_of_random_are_those_of_the_rows(
+    table: ArchitectureTable, raw: pa.Table, name: str
+) -> None:
     budget = 5529
     sums: dict[tuple[int, ...], list[float]] = {}
     for row in raw.to_pylist():
@@ -88,14 +93,14 @@ def test_the_best_and_the_mean_of_random_are_those_of_the_rows(table: Table, raw
     assert table.loss(name, best) < table.random(name, budget)
 
 
-def test_random_search_draws_from_those_that_spend_the_budget(table: Table, task: TabularTask) -> None:
+def test_random_search_draws_from_those_that_spend_the_budget(table: ArchitectureTable, task: TabularTask) -> None:
     generator = torch.Generator().manual_seed(0)
     spent = set(table.architectures(task.budget, spent=True))
     drawn = {task.picks(sample_architecture(task.space, task.budget, generator)) for _ in range(500)}
     assert drawn <= spent and len(drawn) > len(spent) / 2
 
 
-def test_the_problem_is_the_one_that_the_table_enumerates(table: Table, task: TabularTask) -> None:
+def test_the_problem_is_the_one_that_the_table_enumerates(table: ArchitectureTable, task: TabularTask) -> None:
     assert table.architectures() == task.architectures()
     assert all(table.params(picks) == task.params(picks) for picks in task.architectures())
     assert table.metadata["groups"] == list(task.space.groups)
@@ -104,7 +109,7 @@ def test_the_problem_is_the_one_that_the_table_enumerates(table: Table, task: Ta
     assert all(task.picks(task.space.shapes(picks)) == picks for picks in task.architectures()[::7])
 
 
-def test_an_architecture_outside_of_the_space_is_refused(task: TabularTask, table: Table) -> None:
+def test_an_architecture_outside_of_the_space_is_refused(task: TabularTask, table: ArchitectureTable) -> None:
     name = next(iter(task.modules))
     with pytest.raises(InputError, match="one choice a group"):
         task.picks({name: Choice(1, 1)})
@@ -120,13 +125,13 @@ def test_an_architecture_outside_of_the_space_is_refused(task: TabularTask, tabl
 
 def test_a_file_that_is_no_whole_table_is_refused(tmp_path: Path, raw: pa.Table) -> None:
     with pytest.raises(InputError, match="cannot be read"):
-        Table(tmp_path / "none.parquet")
+        ArchitectureTable(tmp_path / "none.parquet")
     pq.write_table(raw.replace_schema_metadata(None), tmp_path / "plain.parquet")
     with pytest.raises(InputError, match="no table of format"):
-        Table(tmp_path / "plain.parquet")
+        ArchitectureTable(tmp_path / "plain.parquet")
     pq.write_table(raw.slice(1), tmp_path / "short.parquet")
     with pytest.raises(InputError, match="are not one a task"):
-        Table(tmp_path / "short.parquet")
+        ArchitectureTable(tmp_path / "short.parquet")
     assert json.loads(raw.schema.metadata[METADATA])["format"]
 
 
@@ -158,13 +163,13 @@ def test_the_last_layer_that_computes_one_token_gives_the_logits_of_the_whole(ta
         torch.testing.assert_close(task.model(input_ids=ids).logits, whole(input_ids=ids).logits, atol=1e-5, rtol=1e-5)
 
 
-def test_the_beginning_of_a_training_is_what_the_table_says(table: Table, task: TabularTask) -> None:
+def test_the_beginning_of_a_training_is_what_the_table_says(table: ArchitectureTable, task: TabularTask) -> None:
     for picks, row in zip(PICKS, train_rows(task, PICKS, seed=1, steps=25), strict=True):
         assert row["curve"] == pytest.approx(table.curves(task.family, picks)[1][:2].tolist(), abs=2e-3)
 
 
 @pytest.mark.slow
-def test_a_training_made_again_alone_ends_where_the_table_says(table: Table, task: TabularTask) -> None:
+def test_a_training_made_again_alone_ends_where_the_table_says(table: ArchitectureTable, task: TabularTask) -> None:
     picks = table.best(task.family, task.budget)
     (row,) = train_rows(task, [picks], seed=2)
     assert row["test_loss"] == pytest.approx(table.losses(task.family, picks)[2], abs=0.02)
@@ -194,7 +199,7 @@ def test_a_build_that_was_stopped_goes_on_from_what_is_there_and_refuses_parts_o
     monkeypatch.setattr(build_tabular, "train_rows", pretend)
     assert build_tabular.main(words) == 0
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    assert len(Table(tmp_path / "table.parquet").architectures()) == 625
+    assert len(ArchitectureTable(tmp_path / "table.parquet").architectures()) == 625
     monkeypatch.setattr(build_tabular, "CURVE_EXAMPLES", 64)
     assert build_tabular.main(words) == 2
     assert "made with another curve" in capsys.readouterr().err

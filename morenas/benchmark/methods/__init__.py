@@ -8,24 +8,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from morenas.benchmark.methods.found import Found
 from morenas.benchmark.methods.halving import successive_halving
 from morenas.benchmark.methods.local import local_search
 from morenas.benchmark.methods.logits import random_logits, untrained_logits
 from morenas.benchmark.methods.lora import equal_lora
 from morenas.benchmark.methods.ours import searched
 from morenas.benchmark.methods.random import random_alone, random_shared
+from morenas.benchmark.methods.result import SearchResult
 from morenas.benchmark.methods.scores import dense_change, dense_energy, early_gradient
 from morenas.benchmark.methods.uniform import best_uniform
 from morenas.benchmark.problem import Problem
 
-Method = Callable[[Problem, int], Found]
+SearchMethod = Callable[[Problem, int], SearchResult]
 
 OURS = "morenas"
 LEVEL: dict[str, Any] = {"start": "level", "selection": "budgeted", "steps": 0.7, "warmup": 0.2}
 """A search from level logits: 0.7 of the recipe's weight steps, an architecture step at every second of them."""
 
-METHODS: dict[str, Method] = {
+METHODS: dict[str, SearchMethod] = {
     OURS: searched(),
     "softmax": searched(**LEVEL, relaxation="softmax"),
     "gumbel": searched(**LEVEL, relaxation="gumbel", temperature_start=5.0, temperature_end=0.5),
@@ -44,4 +44,4 @@ METHODS: dict[str, Method] = {
 }
 """Every method by its name in tables."""
 
-__all__ = ["METHODS", "OURS", "Found", "Method"]
+__all__ = ["METHODS", "OURS", "Found", "SearchMethod"]

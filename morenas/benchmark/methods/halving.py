@@ -7,7 +7,7 @@ import importlib.util
 from morenas.base.errors import InputError
 from morenas.base.seeds import derive
 from morenas.benchmark.alone import Training, cohort, evaluate
-from morenas.benchmark.methods.found import Found
+from morenas.benchmark.methods.result import SearchResult
 from morenas.benchmark.problem import Problem, Shapes
 from morenas.benchmark.reference import draw
 
@@ -15,7 +15,7 @@ FACTOR = 4  # of the training from one rung to the next; as many trials are judg
 RUNGS = (1, FACTOR, FACTOR**2)  # when a trial is judged, in the smallest trainings; the last is a whole one
 
 
-def successive_halving(problem: Problem, seed: int) -> Found:
+def successive_halving(problem: Problem, seed: int) -> SearchResult:
     """Train random architectures, stop those that fall behind on "select", until one alone training is spent.
 
     Source: Li et al. 2020; a trial that was stopped is not taken up again.
@@ -49,4 +49,4 @@ def successive_halving(problem: Problem, seed: int) -> Found:
                     break
         study.tell(trial, loss)
     assert best is not None
-    return Found(best, float(spent), curve, {"trials": float(len(study.trials))})
+    return SearchResult(best, float(spent), curve, {"trials": float(len(study.trials))})

@@ -6,14 +6,14 @@ import torch
 
 from morenas.base.seeds import derive
 from morenas.benchmark.alone import train_alone
-from morenas.benchmark.methods.found import Found
+from morenas.benchmark.methods.result import SearchResult
 from morenas.benchmark.problem import Problem, Shapes
 from morenas.benchmark.reference import draw, neighbour
 
 TRAININGS = 10  # short ones, that together take as many steps as one alone
 
 
-def local_search(problem: Problem, seed: int) -> Found:
+def local_search(problem: Problem, seed: int) -> SearchResult:
     """Move to a neighbour where its loss on "select", after a tenth of the recipe's steps, is lower."""
     steps = problem.recipe.steps // TRAININGS
     generator = torch.Generator().manual_seed(derive(seed, "local"))
@@ -26,4 +26,4 @@ def local_search(problem: Problem, seed: int) -> Found:
             best, lowest = candidate, trained.select
             curve.append((float(steps * (number + 1)), best))
         candidate = neighbour(problem, best, generator)
-    return Found(best, float(steps * TRAININGS), curve)
+    return SearchResult(best, float(steps * TRAININGS), curve)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from morenas.benchmark.methods.found import Found
+from morenas.benchmark.methods.result import SearchResult
 from morenas.benchmark.problem import Problem
 from morenas.finetune.equal_lora import equal_parameter_lora
 from morenas.space import Choice
 
 
-def equal_lora(problem: Problem, seed: int) -> Found:
+def equal_lora(problem: Problem, seed: int) -> SearchResult:
     """Nothing is searched: N = 1 with the ranks that spend the budget evenly."""
     ranks = equal_parameter_lora(problem.budget, problem.space.modules)
-    return Found({name: Choice(1, rank) for name, rank in ranks.items() if rank}, 0.0)
+    return SearchResult({name: Choice(1, rank) for name, rank in ranks.items() if rank}, 0.0)

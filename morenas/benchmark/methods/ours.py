@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from morenas.base.seeds import derive
 from morenas.benchmark.alone import mean_loss
-from morenas.benchmark.methods.found import FORWARD, Found
+from morenas.benchmark.methods.result import FORWARD, SearchResult
 from morenas.benchmark.problem import Batch, Problem
 from morenas.benchmark.reference import random_architectures
 from morenas.search.engine import SearchOutcome, SearchSettings, search_architecture
@@ -19,7 +19,7 @@ from morenas.supernet import Supernet
 SHARE = 0.65  # weight steps, of the recipe's: the default of ``search.steps_fraction``
 
 
-def searched(steps: float = SHARE, warmup: float = 1.0, **changes: Any) -> Callable[[Problem, int], Found]:
+def searched(steps: float = SHARE, warmup: float = 1.0, **changes: Any) -> Callable[[Problem, int], SearchResult]:
     """A method that searches with the default settings but for ``changes``.
 
     Args:
@@ -27,7 +27,7 @@ def searched(steps: float = SHARE, warmup: float = 1.0, **changes: Any) -> Calla
         warmup: Share of the weight steps before the first architecture step.
     """
 
-    def method(problem: Problem, seed: int) -> Found:
+    def method(problem: Problem, seed: int) -> SearchResult:
         recipe, total = problem.recipe, round(steps * problem.recipe.steps)
         settings = SearchSettings(
             steps=total,
@@ -56,7 +56,7 @@ def searched(steps: float = SHARE, warmup: float = 1.0, **changes: Any) -> Calla
             loss=passes,
             inspect=inspect,
         )
-        return Found(outcome.shapes, passes.total, [(passes.total, outcome.shapes)], details, scores)
+        return SearchResult(outcome.shapes, passes.total, [(passes.total, outcome.shapes)], details, scores)
 
     return method
 

@@ -7,7 +7,7 @@ import torch
 from morenas.base.seeds import derive
 from morenas.benchmark.alone import train_alone
 from morenas.benchmark.descend import descend
-from morenas.benchmark.methods.found import FORWARD, Found
+from morenas.benchmark.methods.result import FORWARD, SearchResult
 from morenas.benchmark.problem import Problem, Shapes
 from morenas.benchmark.reference import draw
 from morenas.space import sample_architecture
@@ -18,7 +18,7 @@ ASKED = 32  # architectures that a supernet is asked about
 BATCHES = 4  # of "select", on which it is asked: as many as our search measures on
 
 
-def random_alone(problem: Problem, seed: int) -> Found:
+def random_alone(problem: Problem, seed: int) -> SearchResult:
     """As many draws trained alone as our search and its final training cost: two. The better on "select".
 
     The training of the chosen draw is its final training, so that one of the two is the cost of the search.
@@ -27,10 +27,10 @@ def random_alone(problem: Problem, seed: int) -> Found:
     losses = [trained.select for trained in train_alone(problem, draws, seed)]
     best = draws[losses.index(min(losses))]
     steps = float(problem.recipe.steps)
-    return Found(best, steps, [(0.0, draws[0]), (steps, best)])
+    return SearchResult(best, steps, [(0.0, draws[0]), (steps, best)])
 
 
-def random_shared(problem: Problem, seed: int) -> Found:
+def random_shared(problem: Problem, seed: int) -> SearchResult:
     """A supernet trained on a random architecture a step; then the best of many draws by its loss on "select"."""
     generator = torch.Generator().manual_seed(derive(seed, "random", "shared"))
     asking = ASKED * BATCHES * FORWARD
@@ -45,7 +45,7 @@ def random_shared(problem: Problem, seed: int) -> Found:
         )
         draws = draw(problem, ASKED, derive(seed, "random", "asked"))
         losses = [_ask(problem, net, shapes, seed) for shapes in draws]
-    return Found(draws[losses.index(min(losses))], steps + asking)
+    return SearchResult(draws[losses.index(min(losses))], steps + asking)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from morenas.base.seeds import derive
 from morenas.benchmark.descend import descend
-from morenas.benchmark.methods.found import FORWARD, Found
+from morenas.benchmark.methods.result import FORWARD, SearchResult
 from morenas.benchmark.problem import Problem, Shapes
 from morenas.selection import budgeted
 from morenas.supernet.prepare import trainable_head
@@ -23,26 +23,26 @@ SHARE = 0.7  # of the recipe's steps that the full fine-tune gets
 RATE = 0.3  # of the recipe's learning rate, at which dense weights learn best
 
 
-def early_gradient(problem: Problem, seed: int) -> Found:
+def early_gradient(problem: Problem, seed: int) -> SearchResult:
     """The gradient of the frozen weights, before anything is trained, in the place of their change."""
     batches = problem.batches("search_train", derive(seed, "early"))
     with _unfrozen(problem) as (weights, _):
         losses = [problem.losses(problem.model, batches[number]).mean() for number in range(EARLY)]
         grads = torch.autograd.grad(torch.stack(losses).mean(), list(weights.values()))
         samples = _inputs(problem, seed)
-    return Found(_project(problem, dict(zip(weights, grads, strict=True)), samples), EARLY + SAMPLED * FORWARD)
+    return SearchResult(_project(problem, dict(zip(weights, grads, strict=True)), samples), EARLY + SAMPLED * FORWARD)
 
 
-def dense_change(problem: Problem, seed: int) -> Found:
+def dense_change(problem: Problem, seed: int) -> SearchResult:
     """What a short full fine-tune changes, projected in the norm that the inputs' covariance gives."""
     changes, samples, passes = _fine_tuned(problem, seed)
-    return Found(_project(problem, changes, samples), passes)
+    return SearchResult(_project(problem, changes, samples), passes)
 
 
-def dense_energy(problem: Problem, seed: int) -> Found:
+def dense_energy(problem: Problem, seed: int) -> SearchResult:
     """The same change, projected in the Frobenius norm."""
     changes, _, passes = _fine_tuned(problem, seed)
-    return Found(_project(problem, changes, None), passes)
+    return SearchResult(_project(problem, changes, None), passes)
 
 
 def _fine_tuned(problem: Problem, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor], float]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from morenas.benchmark.alone import train_alone
-from morenas.benchmark.methods.found import Found
+from morenas.benchmark.methods.result import SearchResult
 from morenas.benchmark.problem import Problem, Shapes, cost
 from morenas.space import Choice
 
 
-def best_uniform(problem: Problem, seed: int) -> Found:
+def best_uniform(problem: Problem, seed: int) -> SearchResult:
     """The best on "select" of the uniform architectures, one a block count; all are trained, whatever it costs."""
     candidates = uniform_architectures(problem)
     losses = [trained.select for trained in train_alone(problem, candidates, seed)]
     best = candidates[losses.index(min(losses))]
-    return Found(best, float(problem.recipe.steps * (len(candidates) - 1)))
+    return SearchResult(best, float(problem.recipe.steps * (len(candidates) - 1)))
 
 
 def uniform_architectures(problem: Problem) -> list[Shapes]:

@@ -1,4 +1,4 @@
-"""What a method came to."""
+"""Result of one method."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from morenas.benchmark.problem import Shapes
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """An architecture and what it cost to find.
 
     Attributes:

@@ -1,0 +1,72 @@
+"""The tables of a bench run, to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from morenas.benchmark.bars import bars
+from morenas.benchmark.report import ALL, Document, Figure
+
+
+def markdown(document: Document) -> str:
+    """Tables for a README: the bars, then regrets, pairs and rank correlations of every table."""
+    parts = [_bars_table(bars(document))]
+    for name, table in document["tables"].items():
+        parts.append(f"**{name}**: normalized regret [95 %]\n\n{_regrets(table['groups'], document['ours'])}")
+        if table["groups"][ALL]["paired"]:
+            parts.append(f"**{name}**: {document['ours']} beside each control\n\n{_pairs(table['groups'][ALL])}")
+        details = {key: of["details"] for key, of in table["groups"][ALL]["methods"].items() if of["details"]}
+        if details:
+            parts.append(f"**{name}**: supernet and alone-trained\n\n{_correlations(details)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _bars_table(found: list[Document]) -> str:
+    holds = {None: "not measured", True: "yes", False: "**no**"}
+    lines = [
+        [
+            f"{bar['measure']}, {bar['table']}, {bar['group']}"
+            + (f" (against {bar['worst']})" if bar["worst"] else ""),
+            f"{bar['relation']} {bar['bar']:.3g}",
+            _shown(bar, "seen"),
+            holds[bar["holds"]],
+        ]
+        for bar in found
+    ]
+    return _lines(["measure", "bar", "seen [95 %]", "holds"], lines)
+
+
+def _regrets(groups: Document, ours: str) -> str:
+    names = [name for name in groups if name != ALL or len(groups) > 2]
+    lines = []
+    for method, figures in groups[ALL]["methods"].items():
+        regrets = [_shown(groups[name]["methods"].get(method, {}).get("regret")) for name in names]
+        rest = [_shown(figures.get("recovered")), f"{figures['cost']['mean']:.2f}", f"{figures['seconds']:.3g}"]
+        runs = f"{figures['problems']} x {figures['seeds']}"
+        lines.append([f"**{method}**" if method == ours else method, *regrets, *rest, runs])
+    return _lines(["method", *names, "recovered", "cost", "seconds", "problems x seeds"], lines)
+
+
+def _pairs(group: Document) -> str:
+    lines = [
+        [name, _shown(of["difference"]), _shown(of["wins"]), f"{of['ties']:.3g}", f"{of['p']:.2g}", str(of["pairs"])]
+        for name, of in group["paired"].items()
+    ]
+    return _lines(["control", "regret, ours less its [95 %]", "won [95 %]", "ties", "Wilcoxon p", "pairs"], lines)
+
+
+def _correlations(details: Mapping[str, Document]) -> str:
+    names = list(dict.fromkeys(name for of in details.values() for name in of))
+    lines = [[name, *(_shown(of.get(name)) for of in details.values())] for name in names]
+    return _lines(["measure [95 %]", *details], lines)
+
+
+def _shown(figure: Figure | None, mean: str = "mean") -> str:
+    if not figure or figure[mean] is None:
+        return "-"
+    return f"{figure[mean]:.3g} [{figure['low']:.3g}, {figure['high']:.3g}]"
+
+
+def _lines(heading: list[str], lines: list[list[str]]) -> str:
+    rule = ["---", *["---:"] * (len(heading) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (heading, rule, *lines))
