@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from morenas.base.errors import InputError
-from morenas.run.results import read_results
+from morenas.run.reading import read_all_results
 from morenas.tracking.table import method_words
 
 # The phases that a row of results.json took: its own run's method, or what it is compared with.
@@ -102,11 +102,10 @@ def compare(paths: Sequence[Path]) -> list[Row]:
     """Group the methods of all runs under ``paths`` and average them over seeds.
 
     Raises:
-        InputError: If a path holds no finished run, or a result is not valid.
+        InputError: If a path holds no complete run, or a result is not valid.
     """
     groups: dict[Key, list[Measured]] = defaultdict(list)
-    for file in sorted({file for path in paths for file in find_results(path)}):
-        results = read_results(file)
+    for file, results in read_all_results(paths).items():
         try:
             measured = list(methods(results))
         except (KeyError, ValueError) as error:
@@ -116,18 +115,6 @@ def compare(paths: Sequence[Path]) -> list[Row]:
         for key, one in measured:
             groups[key].append(one)
     return [summarize(key, groups) for key in sorted(groups)]
-
-
-def find_results(path: Path) -> list[Path]:
-    """Every ``results.json`` at or under a path.
-
-    Raises:
-        InputError: If there is none.
-    """
-    found = sorted(path.rglob("results.json"))
-    if not found:
-        raise InputError(f"{path}: holds no results.json; name run directories that are complete, or a folder of them.")
-    return found
 
 
 def methods(results: dict[str, Any]) -> Iterator[tuple[Key, Measured]]:

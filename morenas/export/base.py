@@ -22,11 +22,13 @@ from morenas.adapters.lora import BASE
 from morenas.adapters.register import NAME as MORE
 from morenas.base.errors import InputError
 from morenas.base.files import read_object
-from morenas.export.run import PART, FinishedRun
 from morenas.models import Pretrained, load_pretrained
 from morenas.models.quiet import quiet_transformers
+from morenas.run.reading import FinishedRun
 
 LANGUAGE_MODELS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+PART = "trained.safetensors"
+"""What holds the trained part of a model without adapters, in the folder of a run's adapter."""
 WRONG = ("Missing", "Extra", "Of another shape")
 
 

@@ -10,9 +10,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load,
 
 from morenas.base.errors import InputError
 from morenas.export.forms import Exported
-from morenas.export.run import FinishedRun
 from morenas.models import resolve_model
 from morenas.monarch import num_parameters
+from morenas.run.reading import FinishedRun
 
 CARD = "README.md"
 TITLES = {

@@ -18,7 +18,7 @@ from morenas.models.quiet import quiet_quantizers
 
 if TYPE_CHECKING:
     from morenas.export.forms import Exported
-    from morenas.export.run import FinishedRun
+    from morenas.run.reading import FinishedRun
 
 USAGE = """\
 Write what a run trained in a form that others load, with a model card.
@@ -111,9 +111,9 @@ def export(config: ExportConfig) -> Exported:
         InputError: If the run is not complete, its method has no such form, its base model is another, or ``out`` is
             taken.
     """
-    from morenas.export.run import read_run
+    from morenas.run.reading import read_finished
 
-    run = read_run(Path(config.run))
+    run = read_finished(Path(config.run))
     check_form(run.method, config)
     from morenas.export.card import write_card
     from morenas.export.functions import empty_folder
@@ -158,8 +158,8 @@ def write(run: FinishedRun, config: ExportConfig, folder: Path) -> Exported:
         return Exported("lora", is_causal(pretrained.model))
     model = put_on(pretrained.model, run.adapter)
     if config.to is Form.more:
-        if (run.path / "architecture.json").exists():
-            shutil.copyfile(run.path / "architecture.json", folder / "architecture.json")
+        if run.architecture.exists():
+            shutil.copyfile(run.architecture, folder / "architecture.json")
         return write_more(model, folder)
     return write_lora(model, folder, config.uniform_rank, config.max_rank, config.truncate)
 

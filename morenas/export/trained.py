@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from morenas.base.files import read_object
-from morenas.export.base import CONFIG, MORE, check_tensors, load_other, put_on, read_tensors
+from morenas.export.base import CONFIG, MORE, PART, check_tensors, load_other, put_on, read_tensors
 from morenas.export.forms import Exported, write_merged, write_model
-from morenas.export.run import PART, FinishedRun
 from morenas.models import Pretrained, is_causal
+from morenas.run.reading import FinishedRun
 
 
 def write_trained_merged(run: FinishedRun, pretrained: Pretrained, folder: Path) -> Exported:

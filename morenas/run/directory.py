@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,11 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from morenas.base.errors import InputError
-from morenas.base.files import read_object, whole_directory, write_json, write_text
+from morenas.base.files import whole_directory, write_json, write_text
+from morenas.run.reading import RECORD, RESULTS, is_complete, read_record
 
 FOLDERS = ("adapter", "checkpoints", "compare", "compare_lora", "finetune", "search")
 """What a run makes in its directory beside files."""
-
-
-@dataclass(frozen=True)
-class Saved:
-    """What a run directory says of its run."""
-
-    command: str
-    config: dict[str, Any]
-    overrides: list[str]
 
 
 class RunDirectory:
@@ -35,7 +26,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.architecture = path / "architecture.json"
-        self.results = path / "results.json"
+        self.results = path / RESULTS
         self.metrics = path / "search" / "metrics.jsonl"
         self.trajectory = path / "search" / "trajectory.npz"
         self.adapter = path / "adapter"
@@ -44,7 +35,7 @@ class RunDirectory:
         self.inputs = self.checkpoints / "inputs.json"
         self.lock = self.checkpoints / "lock"
         self.report = path / "report.html"
-        self._run = path / ".hydra" / "run.json"
+        self._run = path / RECORD
         self._found = set(path.iterdir()) if path.is_dir() else set()
         self._begun = False  # by this process
 
@@ -97,34 +88,9 @@ class RunDirectory:
         finally:
             lock.release()
 
-    def saved(self, command: str) -> Saved:
-        """Read back what ``begin`` wrote, to go on with an unfinished run.
-
-        Raises:
-            InputError: If there is no such run, it is complete, or another command made it.
-        """
-        if not self.path.is_dir():
-            raise InputError(f"resume={self.path}: there is no such directory.")
-        if not self._run.exists():
-            raise InputError(
-                f"resume={self.path}: no run began there (.hydra/run.json is missing); name a run directory."
-            )
-        if self.is_complete():
-            raise InputError(f"resume={self.path}: this run is complete; its results are in {self.results}.")
-        saved = self._saved()
-        if saved.command != command:
-            raise InputError(
-                f"resume={self.path}: this run belongs to python -m morenas.{saved.command}, not morenas.{command}."
-            )
-        return saved
-
     def saved_overrides(self) -> list[str]:
         """What the command line that began the run set."""
-        return list(self._saved().overrides)
-
-    def is_complete(self) -> bool:
-        """Whether the run has published its results."""
-        return self.results.exists() and read_object(self.results, "results").get("status") == "complete"
+        return list(read_record(self.path).overrides)
 
     def discard_if_idle(self, parent: bool) -> None:
         """Remove what a run that was refused before any work left; what was there, or is another run's, stays.
@@ -147,21 +113,14 @@ class RunDirectory:
         files = {path for path in top.rglob("*") if path.is_file()}
         return top.name in (".hydra", "wandb") or (top.is_dir() and files <= {self.phases, self.inputs, self.lock})
 
-    def _saved(self) -> Saved:
-        document = read_object(self._run, "run")
-        try:
-            return Saved(**document)
-        except TypeError as error:
-            raise InputError(f"{self._run}: not what a run wrote; restore it, or begin a new run.") from error
-
     def drop_checkpoints(self) -> None:
         """Remove the state of phases that are finished."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def _refuse_taken(self, resolved: dict[str, Any]) -> None:
-        if self.is_complete():
+        if is_complete(self.path):
             raise InputError(f"{self.path}: holds a complete run; choose another hydra.run.dir, or remove it.")
-        theirs = self._saved().config if self._run.exists() else {}
+        theirs = read_record(self.path).config if self._run.exists() else {}
         differing = sorted(_differing_keys(resolved, theirs))
         if differing:
             raise InputError(

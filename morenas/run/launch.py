@@ -21,7 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 from morenas.base.errors import InputError, RunError
 from morenas.models.quiet import quiet_quantizers
 from morenas.run.composing import config_directory, explain, key_of, register_schemas, to_config
-from morenas.run.directory import RunDirectory, Saved
+from morenas.run.directory import RunDirectory
+from morenas.run.reading import read_unfinished
 from morenas.run.schema import RunConfig
 from morenas.run.usage import print_usage
 
@@ -112,8 +113,8 @@ def _resume(command: str, schema: type[RunConfig], execute: Execute, path: Path)
             f"resume={path}: a resumed run keeps its own configuration; leave out {' '.join(extra)}, or start a "
             "new run."
         )
-    saved: Saved = RunDirectory(path).saved(command)
-    _execute(command, execute, to_config(OmegaConf.create(saved.config), schema), RunDirectory(path))
+    record = read_unfinished(path, command)
+    _execute(command, execute, to_config(OmegaConf.create(record.config), schema), RunDirectory(path))
 
 
 def _execute(command: str, execute: Execute, config: RunConfig, directory: RunDirectory) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from run_documents import RESULTS, ROW
 
 from morenas.base import hub
 from morenas.base.errors import InputError
@@ -19,36 +20,6 @@ from morenas.run import phases
 from morenas.run.devices import resolve_device
 from morenas.run.phases import Meter
 from morenas.run.results import read_results, versions, write_results
-
-ROW = {
-    "name": "head",
-    "metrics": {"test": {"accuracy": 0.5}},
-    "adapter_params": 0,
-    "head_params": 10,
-    "params_fraction": 0.0,
-    "learning_rate": 0.1,
-    "steps": 1,
-    "seconds": 1.0,
-    "details": {},
-}
-RESULTS: dict[str, Any] = {
-    "status": "complete",
-    "kind": "finetune",
-    "task": "t",
-    "metric": "accuracy",
-    "split": "test",
-    "model": {"name": "m", "parameters": 1, "fingerprint": "f"},
-    "methods": [ROW],
-    "value": 0.5,
-    "phases": [],
-    "seed": 0,
-    "data": {},
-    "versions": {},
-    "git_commit": None,
-    "device": "cpu",
-    "threads": 1,
-    "command": "c",
-}
 
 
 def test_results_round_trip(tmp_path: Path) -> None:
