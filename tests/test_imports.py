@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,15 @@ KNOWS_HYDRA = {"run"}
 KNOWS_OMEGACONF = {"run", "export"}
 
 
-def imports(path: Path) -> set[str]:
-    """Every module that a file imports, inside functions too; ``if TYPE_CHECKING`` counts."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(path: Path, typing: bool = True) -> set[str]:
+    """Every module that a file imports, inside functions too; ``if TYPE_CHECKING`` counts where ``typing`` says so."""
+    found: set[str] = set()
+    nodes: list[ast.AST] = [ast.parse(path.read_text())]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not typing:
+            continue
+        nodes.extend(ast.iter_child_nodes(node))
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -91,6 +97,25 @@ def test_a_package_imports_only_what_lies_below(layer: str) -> None:
 
 def test_every_package_has_its_place() -> None:
     assert {parts(path) for path in FILES} == set(LAYERS) | ROOT
+
+
+def module_of(path: Path) -> str:
+    parts = ("morenas", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_module_imports_itself_by_a_way_round() -> None:
+    modules = {module_of(path): path for path in FILES}
+    arrows = {name: (imports(path, typing=False) & set(modules)) - {name} for name, path in modules.items()}
+    try:
+        list(TopologicalSorter(arrows).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_the_root_holds_packages_alone() -> None:
+    files = {path.name for path in PACKAGE.iterdir() if path.is_file()}
+    assert files == {"__init__.py", "_peft_hook.py", "py.typed"}
 
 
 def test_only_what_a_run_has_knows_hydra() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from peft.config import PeftConfig
 
-from morenas.adapters.register import extend_enum
+from morenas.adapters.peft_type import extend_enum
 from morenas.base.errors import InputError, suggest
 from morenas.monarch import Link
 from morenas.space import Architecture
@@ -17,7 +17,7 @@ from morenas.space import Architecture
 BIASES = ("none", "all", "morenas_only")
 
 
-class Shapes(Protocol):
+class HasShapes(Protocol):
     """What an architecture says of itself."""
 
     @property
@@ -28,11 +28,11 @@ class Shapes(Protocol):
         ...
 
 
-class Found(Protocol):
+class HasArchitecture(Protocol):
     """What holds an architecture, such as the outcome of a search."""
 
     @property
-    def architecture(self) -> Shapes: ...
+    def architecture(self) -> HasShapes: ...
 
 
 @dataclass
@@ -87,7 +87,7 @@ class MoReConfig(PeftConfig):
             self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]
 
     @classmethod
-    def from_architecture(cls, architecture: Shapes | Found | str | Path, **kwargs: Any) -> MoReConfig:
+    def from_architecture(cls, architecture: HasShapes | HasArchitecture | str | Path, **kwargs: Any) -> MoReConfig:
         """Build the config of a found architecture.
 
         Args:
@@ -149,7 +149,7 @@ class MoReConfig(PeftConfig):
             _check_shape(f"MoReConfig: architecture['{name}']", entry)
 
 
-def _read(architecture: Shapes | Found | str | Path) -> Shapes:
+def _read(architecture: HasShapes | HasArchitecture | str | Path) -> HasShapes:
     if isinstance(architecture, str | Path):
         return Architecture.from_json(architecture)
     return architecture.architecture if hasattr(architecture, "architecture") else architecture

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from morenas.adapters.config import MoReConfig
 from morenas.adapters.layer import MoReLayer, MoReLinear
-from morenas.adapters.register import PREFIX
+from morenas.adapters.peft_type import PREFIX
 from morenas.base.errors import InputError
 
 

@@ -1,29 +1,13 @@
-"""Make the method known to PEFT.
-
-PEFT's registry takes only members of its ``PeftType`` enum, which is closed; the member is added here, in one place.
-The name is distinctive, so that a method PEFT may one day ship under "more" does not collide with it.
-"""
+"""Make the method known to PEFT."""
 
 from __future__ import annotations
 
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import register_peft_method
-from peft.utils.peft_types import PeftType
 
-NAME = "MORENAS"
-PREFIX = "morenas_"
-
-
-def extend_enum() -> PeftType:
-    """Add the member to ``PeftType``, once; return it."""
-    if NAME in PeftType.__members__:
-        return PeftType(NAME)
-    member = str.__new__(PeftType, NAME)
-    member._name_, member._value_ = NAME, NAME
-    type.__setattr__(PeftType, NAME, member)
-    PeftType._member_map_[NAME] = member
-    PeftType._value2member_map_[NAME] = member
-    PeftType._member_names_.append(NAME)
-    return member
+from morenas.adapters.config import MoReConfig
+from morenas.adapters.model import MoReModel
+from morenas.adapters.peft_type import NAME, PREFIX, extend_enum
 
 
 def register() -> None:
@@ -32,10 +16,5 @@ def register() -> None:
     Raises:
         KeyError: If PEFT itself claims the name.
     """
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-
-    from morenas.adapters.config import MoReConfig
-    from morenas.adapters.model import MoReModel
-
     if PEFT_TYPE_TO_CONFIG_MAPPING.get(extend_enum()) is not MoReConfig:
         register_peft_method(name=NAME.lower(), config_cls=MoReConfig, model_cls=MoReModel, prefix=PREFIX)

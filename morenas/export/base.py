@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from morenas.adapters import MoReConfig
 from morenas.adapters.lora import BASE
-from morenas.adapters.register import NAME as MORE
+from morenas.adapters.peft_type import NAME as MORE
 from morenas.base.errors import InputError
 from morenas.base.files import read_object
 from morenas.models import Pretrained, load_pretrained
