@@ -111,7 +111,8 @@ def test_quantized_weights_take_up_no_adapter(llama: Path, quantization: str) ->
     model = load_pretrained(str(llama), 1, kind="choice", weights=weights).model
     targets = target_linears(model)
     modules = {module: ModuleShape(2, 1, *shape) for module, shape in targets.items()}
-    adapted: Any = attach(model, More(Architecture("tiny", "cyclic", modules, 0.1)), targets, (), 0, total_steps=10)
+    method = More().with_architecture(Architecture("tiny", "cyclic", modules, 0.1))
+    adapted: Any = attach(model, method, targets, (), 0, total_steps=10)
     with pytest.raises(TypeError, match="cannot take up adapters; load the model without quantization"):
         adapted.merge_and_unload()
 

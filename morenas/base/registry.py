@@ -20,6 +20,16 @@ GROUP = "morenas.plugins"
 """Entry points of installed packages whose modules register what they bring."""
 
 BUILTIN: dict[str, dict[str, str]] = {
+    "method": {
+        "more": "morenas.finetune.methods.more:More",
+        "lora": "morenas.finetune.methods.low_rank:Lora",
+        "dora": "morenas.finetune.methods.low_rank:Dora",
+        "adalora": "morenas.finetune.methods.low_rank:AdaLora",
+        "gralora": "morenas.finetune.methods.low_rank:GraLora",
+        "boft": "morenas.finetune.methods.others:Boft",
+        "full": "morenas.finetune.methods.others:Full",
+        "head": "morenas.finetune.methods.others:Head",
+    },
     "relaxation": {
         "softmax": "morenas.supernet.relaxation:Softmax",
         "gumbel": "morenas.supernet.relaxation:Gumbel",
@@ -101,6 +111,16 @@ class Registry:
         """Names of the settings of its own that an object takes."""
         target = self.get(given)
         return tuple(field.name for field in fields(target) if field.init) if is_dataclass(target) else ()
+
+    def name_of(self, given: Any) -> str:
+        """The name of an object, of its class, or of the nearest class that it extends; else its class's own name."""
+        kind = given if isinstance(given, type) else type(given)
+        for cls in (given, *kind.__mro__):
+            where = f"{getattr(cls, '__module__', '')}:{getattr(cls, '__qualname__', '')}"
+            for name, target in self._targets.items():
+                if target is cls or target == where:
+                    return name
+        return kind.__name__
 
 
 REGISTRIES = {kind: Registry(kind, builtin) for kind, builtin in BUILTIN.items()}

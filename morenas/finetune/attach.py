@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from morenas.adapters import set_factors
 from morenas.base.errors import InputError
-from morenas.finetune.methods import Dora, Head, Method, More, Targets
+from morenas.finetune.methods import Dora, Head, Method, ShapedMore, Targets, method_name
 from morenas.models import is_causal
 
 
@@ -45,7 +45,7 @@ def attach(
     """
     if isinstance(method, Dora) and model.device.type == "cpu" and getattr(model, "is_loaded_in_8bit", False):
         raise InputError(
-            "Method dora: PEFT cannot train it on a processor beside model.quantization=bnb_8bit; use int8, or none."
+            "Method dora: PEFT cannot train it on a CPU beside model.quantization=bnb_8bit; use int8, or none."
         )
     config = method.peft_config(targets, head, total_steps)
     if config is None:
@@ -54,8 +54,9 @@ def attach(
         try:
             adapted = _adapt(model, config)
         except (ValueError, TypeError, NotImplementedError) as error:
-            raise InputError(f"Method {method.name} cannot be attached to {type(model).__name__}: {error}") from error
-    if isinstance(method, More):
+            name = method_name(method)
+            raise InputError(f"Method {name} cannot be attached to {type(model).__name__}: {error}") from error
+    if isinstance(method, ShapedMore):
         _inherit(adapted, method)
     return adapted
 
@@ -95,7 +96,7 @@ def _adapt(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
     return adapted
 
 
-def _inherit(adapted: PeftModel, method: More) -> None:
+def _inherit(adapted: PeftModel, method: ShapedMore) -> None:
     if method.factors:
         set_factors(adapted, method.factors)
     _load_head(adapted, method.head_state)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from morenas.base.errors import InputError
 from morenas.base.kinds import CAUSAL
+from morenas.base.registry import registry
 from morenas.run.directory import RunDirectory
 from morenas.run.schema import FinetuneRunConfig, MethodConfig, MethodName, Quantization
 from morenas.search.phase import probe_hub
@@ -118,12 +119,12 @@ def parameters(config: FinetuneRunConfig) -> dict[str, Any]:
 
 def build(run: Pipeline, config: FinetuneRunConfig) -> tuple[Method, dict[str, tuple[int, int]]]:
     """The method and the modules it adapts."""
-    from morenas.finetune.methods import More, build_method
+    from morenas.finetune.methods import More
     from morenas.space import Architecture
 
     if config.architecture is None:
         targets = run.targets(config.method.target_modules, config.method.exclude_modules)
-        return build_method(config.method.name.value, **parameters(config)), targets
+        return registry("method").build(config.method.name.value, **parameters(config)), targets
     architecture = Architecture.from_json(config.architecture)
     if not architecture.modules:
         raise InputError(f"{config.architecture}: gives no module an adapter; train the head alone: method=head.")
@@ -131,4 +132,4 @@ def build(run: Pipeline, config: FinetuneRunConfig) -> tuple[Method, dict[str, t
     architecture.to_json(run.directory.architecture)
     run.trackers.architecture(architecture)
     targets = {name: (shape.in_features, shape.out_features) for name, shape in architecture.modules.items()}
-    return More(architecture, dropout=config.method.dropout), targets
+    return More(config.method.dropout).with_architecture(architecture), targets

@@ -25,7 +25,7 @@ from morenas.finetune.attach import attach
 from morenas.finetune.evaluate import ClassifierScorer, Scorer
 from morenas.finetune.language import LanguageScorer
 from morenas.finetune.loop import FinetuneData, finetune
-from morenas.finetune.methods import Method
+from morenas.finetune.methods import Method, method_name
 from morenas.finetune.saving import save_adapter
 from morenas.finetune.settings import TrainingSettings
 from morenas.models import target_linears
@@ -141,7 +141,7 @@ class Pipeline:
             tests = self._read_tests(model)
         save_adapter(model, adapter)
         row = {
-            "name": method.name,
+            "name": method_name(method),
             "metrics": {**tests, "select": result.metrics},
             "adapter_params": result.adapter_params,
             "head_params": result.head_params,

@@ -261,21 +261,21 @@ def finetune_found(
         run.observer.message("The search chose no adapter for any module: the head alone is trained, from its start.")
         return run.fit(Head(), targets, "finetune", run.directory.adapter)
     inherit = config.training.init is Init.inherit
-    method = More(architecture, factors=factors if inherit else {}, head_state=head if inherit else {})
+    method = More().with_architecture(architecture, factors if inherit else {}, head if inherit else {})
     return run.fit(method, targets, "finetune", run.directory.adapter, details={"init": config.training.init.value})
 
 
 def finetune_lora(run: Pipeline, config: SearchRunConfig, architecture: Architecture) -> dict[str, Any]:
     """LoRA with as many parameters, on the modules that were searched."""
     from morenas.finetune.equal_lora import equal_parameter_lora
-    from morenas.finetune.methods import Lora
+    from morenas.finetune.methods import RankedLora
 
     targets = run.targets(config.space.target_modules, config.space.exclude_modules)
     ranks = equal_parameter_lora(architecture.num_parameters(), targets)
     rank = max(ranks.values())
     alpha = config.comparison.alpha
     return run.fit(
-        Lora(rank=rank, alpha=alpha, ranks=ranks),
+        RankedLora(rank=rank, alpha=alpha, ranks=ranks),
         targets,
         "compare_lora",
         run.directory.path / "compare" / "lora",

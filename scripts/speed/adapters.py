@@ -37,7 +37,7 @@ class Uniform:
 
 def more(targets: Targets, nblocks: int, blk_r: int) -> Method:
     """Our adapter; ``r (n + m)`` parameters a layer, whatever N."""
-    return More(Uniform(targets, nblocks, blk_r))
+    return More().with_architecture(Uniform(targets, nblocks, blk_r))
 
 
 def baselines(targets: Targets, blk_r: int) -> dict[str, Method]:

@@ -2,22 +2,63 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
 import pytest
+from peft import IA3Config, PeftModel
+from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_architecture, tiny_data
 
 from morenas.base.errors import InputError
-from morenas.finetune.methods import METHODS, AdaLora, Boft, Dora, GraLora, Lora, build_method
+from morenas.base.registry import BUILTIN, Registry, register, registry
+from morenas.base.settings import meanings
+from morenas.finetune.loop import finetune
+from morenas.finetune.methods import AdaLora, Boft, Dora, GraLora, Lora, Method, More, RankedLora, Targets, method_name
 
 TARGETS = {"layer.0.up": (16, 24), "layer.0.down": (24, 16)}
 HEAD = ("classifier",)
 
 
-def test_every_name_builds() -> None:
-    for name in METHODS.keys() - {"more"}:
-        assert build_method(name).name == name
+@pytest.mark.parametrize("name", BUILTIN["method"])
+def test_every_name_builds_what_is_called_so(name: str) -> None:
+    assert method_name(registry("method").build(name)) == name
 
 
-def test_parameters_reach_the_method_and_none_keeps_the_default() -> None:
-    assert build_method("lora", rank=4, alpha=None, dropout=0.1) == Lora(rank=4, dropout=0.1)
+def test_what_a_caller_adds_keeps_the_name_of_the_method() -> None:
+    assert method_name(RankedLora(ranks={})) == "lora"
+    assert method_name(More().with_architecture(tiny_architecture())) == "more"
+
+
+@pytest.mark.parametrize("name", BUILTIN["method"])
+def test_every_setting_says_what_it_means_and_has_a_default(name: str) -> None:
+    method = registry("method").get(name)
+    assert set(registry("method").settings(name)) <= meanings(method).keys()
+    method()
+
+
+def test_settings_are_those_of_a_command_line_alone() -> None:
+    settings = {name: registry("method").settings(name) for name in BUILTIN["method"]}
+    assert settings["more"] == ("dropout",) and settings["full"] == settings["head"] == ()
+    assert settings["lora"] == settings["dora"] == ("rank", "alpha", "dropout")
+    assert settings["boft"] == ("block_size", "dropout") and "blocks" in settings["gralora"]
+    assert {type(field.default) for name in settings for field in fields(registry("method").get(name))} <= {
+        int,
+        float,
+        type(None),
+    }
+
+
+def test_methods_are_checked_without_torch() -> None:
+    code = (
+        "import sys; from morenas.base.registry import registry\n"
+        "for name in registry('method').names(): registry('method').build(name)\n"
+        "assert not {'torch', 'peft', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 @pytest.mark.parametrize(
@@ -26,23 +67,25 @@ def test_parameters_reach_the_method_and_none_keeps_the_default() -> None:
         ("lorra", {}, "did you mean 'lora'"),
         ("lora", {"rnak": 4}, "did you mean 'rank'"),
         ("lora", {"block_size": 4}, "it has rank, alpha"),
+        ("lora", {"ranks": {}}, "it has rank, alpha"),
         ("full", {"rank": 4}, "it has none"),
     ],
 )
-def test_what_does_not_exist_is_refused_with_what_does(name: str, parameters: dict[str, int], said: str) -> None:
+def test_what_does_not_exist_is_refused_with_what_does(name: str, parameters: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        build_method(name, **parameters)
+        registry("method").build(name, **parameters)
 
 
 def test_ranks_by_module_keep_one_scale() -> None:
-    config = Lora(rank=4, alpha=8, ranks={"layer.0.up": 4, "layer.0.down": 3}).peft_config(TARGETS, HEAD, 10)
+    method = RankedLora(rank=4, alpha=8, ranks={"layer.0.up": 4, "layer.0.down": 3})
+    config = method.peft_config(TARGETS, HEAD, 10)
     assert config.r == 4 and config.lora_alpha == 8
     assert config.rank_pattern == {r"layer\.0\.down": 3}
     assert config.alpha_pattern == {r"layer\.0\.down": 6}
 
 
 def test_a_module_of_rank_zero_is_no_target() -> None:
-    config = Lora(rank=4, ranks={"layer.0.up": 4, "layer.0.down": 0}).peft_config(TARGETS, HEAD, 10)
+    config = RankedLora(rank=4, ranks={"layer.0.up": 4, "layer.0.down": 0}).peft_config(TARGETS, HEAD, 10)
     assert set(config.target_modules or ()) == {"layer.0.up"}
 
 
@@ -68,16 +111,66 @@ def test_adalora_leaves_steps_to_cut_ranks_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "steps", "said"),
+    ("method", "settings", "said"),
     [
-        (Lora(rank=0), 10, "rank=0"),
-        (AdaLora(rank=4, initial_rank=4), 10, "nothing to cut"),
-        (AdaLora(rank=4), 1, "1 steps leave none"),
-        (GraLora(rank=4, blocks=3), 10, "rank=4 must be a multiple of blocks=3"),
-        (GraLora(rank=10, blocks=5), 10, r"blocks=5 does not divide 16 \('layer.0.up'\)"),
-        (Boft(block_size=7), 10, "block_size=7 does not divide 16"),
+        (Lora, {"rank": 0}, "method.rank=0: must be at least 1"),
+        (Lora, {"alpha": 0.0}, "method.alpha=0.0: must be above 0"),
+        (Dora, {"dropout": 1.0}, "method.dropout=1.0: must be at least 0 and below 1"),
+        (More, {"dropout": -0.1}, "method.dropout=-0.1"),
+        (Boft, {"dropout": 2.0}, "method.dropout=2.0"),
+        (AdaLora, {"rank": 4, "initial_rank": 4}, "there is nothing to cut"),
+        (AdaLora, {"settle": 1.0}, "method.settle=1.0"),
+        (AdaLora, {"every": 0}, "method.every=0"),
+        (AdaLora, {"orthogonality": 0.0}, "method.orthogonality=0.0"),
+        (GraLora, {"rank": 4, "blocks": 3}, "rank=4: must be a multiple of blocks=3"),
     ],
 )
-def test_parameters_that_do_not_fit_are_refused(method: Lora | AdaLora | GraLora | Boft, steps: int, said: str) -> None:
+def test_settings_out_of_range_are_refused_at_once(
+    method: Callable[..., Method], settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        method(**settings)
+
+
+@pytest.mark.parametrize(
+    ("method", "steps", "said"),
+    [
+        (AdaLora(rank=4), 1, "1 steps leave none"),
+        (GraLora(rank=10, blocks=5), 10, r"blocks=5: does not divide 16 \('layer.0.up'\)"),
+        (Boft(block_size=7), 10, "block_size=7: does not divide 16"),
+        (More(), 10, "has no shapes yet"),
+    ],
+)
+def test_settings_that_do_not_fit_the_model_are_refused(method: Method, steps: int, said: str) -> None:
     with pytest.raises(InputError, match=said):
         method.peft_config(TARGETS, HEAD, steps)
+
+
+@dataclass(frozen=True)
+class Ia3:
+    """A method of somebody else's."""
+
+    feedforward: bool = False
+
+    def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> IA3Config:
+        return IA3Config(
+            target_modules=list(targets),
+            feedforward_modules=list(targets) if self.feedforward else [],
+            modules_to_save=list(head),
+        )
+
+
+def test_a_method_of_ones_own_is_chosen_by_name_and_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry("method"), "_targets", dict(registry("method")._targets))
+    register("method", "ia3", Ia3)
+    method = registry("method").build("ia3", feedforward=True)
+    model = tiny_adapted(method)
+    result = finetune(model, tiny_data(), SETTINGS, tmp_path, Recorder())
+    assert isinstance(model, PeftModel) and method_name(method) == "ia3"
+    assert 0 < result.adapter_params < 1000 and result.steps == 12
+
+
+def test_names_come_from_the_registry_or_from_the_class() -> None:
+    doors = Registry("method", {"low": "morenas.finetune.methods.low_rank:Lora"})
+    assert doors.name_of(Lora()) == doors.name_of(Lora) == doors.name_of(Dora()) == "low"
+    assert doors.name_of(Ia3()) == "Ia3"

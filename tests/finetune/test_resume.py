@@ -22,7 +22,7 @@ from morenas.finetune.state import trained_state
 
 METHODS: list[Method] = [
     Lora(rank=2, dropout=0.1),
-    More(tiny_architecture()),
+    More().with_architecture(tiny_architecture()),
     AdaLora(rank=2, every=2),
     Full(),
     Head(),

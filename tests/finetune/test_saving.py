@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from morenas.finetune.loop import finetune
-from morenas.finetune.methods import AdaLora, Boft, Dora, Full, GraLora, Head, Lora, Method, More
+from morenas.finetune.methods import AdaLora, Boft, Dora, Full, GraLora, Head, Lora, Method, More, method_name
 from morenas.finetune.saving import save_adapter
 
 
@@ -32,8 +32,8 @@ def trained(method: Method, directory: Path, family: str = "bert") -> nn.Module:
 
 @pytest.mark.parametrize(
     "method",
-    [More(tiny_architecture()), Lora(), Dora(), AdaLora(every=2), GraLora(), Boft()],
-    ids=lambda method: method.name,
+    [More().with_architecture(tiny_architecture()), Lora(), Dora(), AdaLora(every=2), GraLora(), Boft()],
+    ids=method_name,
 )
 def test_a_peft_adapter_loads_onto_the_base_with_its_head(method: Method, tmp_path: Path) -> None:
     model = trained(method, tmp_path / "checkpoints")

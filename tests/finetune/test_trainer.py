@@ -74,7 +74,7 @@ def test_the_weights_are_those_of_a_plain_loop(family: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_architecture_trains_as_in_a_plain_loop(family: str, tmp_path: Path) -> None:
-    data, method = tiny_data(family), More(tiny_architecture(family))
+    data, method = tiny_data(family), More().with_architecture(tiny_architecture(family))
     changes = {"weight_decay": 0.0, "max_steps": 3}
     ours = trained(tiny_adapted(method, family), tmp_path, data, **changes)
     assert_equal(ours, by_hand(tiny_adapted(method, family), data, **changes))

@@ -116,6 +116,7 @@ def test_adapters_stand_on_the_weights_themselves(name: str) -> None:
     model = tiny_causal("llama")
     before, targets = places(model), target_linears(model)
     modules = {module: ModuleShape(2, 1, *shape) for module, shape in targets.items()}
-    method: Method = More(Architecture("tiny", "cyclic", modules, 0.1)) if name == "more" else Lora(rank=2)
+    architecture = Architecture("tiny", "cyclic", modules, 0.1)
+    method: Method = More().with_architecture(architecture) if name == "more" else Lora(rank=2)
     adapted = attach(model, method, targets, (), seed=0, total_steps=10)
     assert before.items() <= places(adapted).items()

@@ -23,7 +23,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from morenas.base.documents import validate
 from morenas.finetune.evaluate import ClassifierScorer
-from morenas.finetune.methods import More
+from morenas.finetune.methods import ShapedMore
 from morenas.run import session
 from morenas.run.schema import Init
 from morenas.search.phase import finetune_found
@@ -205,7 +205,7 @@ def test_adapters_go_to_the_modules_that_were_asked_for_and_their_lora_is_the_bu
 
 @pytest.mark.parametrize("init", Init)
 def test_the_final_finetune_inherits_what_the_search_trained_or_starts_afresh(init: Init) -> None:
-    fitted: list[More] = []
+    fitted: list[ShapedMore] = []
     run = SimpleNamespace(
         fit=lambda method, *_, **__: fitted.append(method), directory=SimpleNamespace(adapter=Path("adapter"))
     )
