@@ -16,7 +16,7 @@ LAYERS: dict[str, set[str]] = {
     "bilevel": set(),
     "space": {"base", "monarch"},
     "adapters": {"base", "monarch", "space"},
-    "supernet": {"monarch", "space"},
+    "supernet": {"base", "monarch", "space"},
     "selection": set(),
     "tasks": {"base"},
     "models": {"base"},

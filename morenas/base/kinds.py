@@ -1,5 +1,10 @@
-"""The kinds of task there are, and which of them a causal language model answers."""
+"""Names of what there is a fixed number of: known without an import of what they name."""
 
 KINDS = ("classification", "regression", "choice", "generation")
 CAUSAL = ("choice", "generation")
 """Examples are records of instruction, input, output and answer; of a "choice" the answer is one of a few."""
+
+SHARINGS = ("full", "per_nblocks")
+"""Whether the block counts of a supernet layer share their factors, or each has its own."""
+GRANULARITIES = ("module", "type", "layer", "all")
+"""Which modules take one choice together: none, those of a kind of layer, of a depth, or all of them."""

@@ -35,6 +35,29 @@ BUILTIN: dict[str, dict[str, str]] = {
         "gumbel": "morenas.supernet.relaxation:Gumbel",
         "dirichlet": "morenas.supernet.relaxation:Dirichlet",
     },
+    "hypergradient": {
+        "first_order": "morenas.bilevel.hypergradients.first_order:first_order",
+        "single_level": "morenas.bilevel.hypergradients.single_level:single_level",
+        "mixed_level": "morenas.bilevel.hypergradients.mixed_level:MixedLevel",
+        "unrolled": "morenas.bilevel.hypergradients.unrolled:Unrolled",
+        "neumann": "morenas.bilevel.hypergradients.neumann:Neumann",
+    },
+    "selection": {
+        "surrogate": "morenas.selection.measured:surrogate",
+        "perturbation": "morenas.selection.measured:perturbation",
+        "playoff": "morenas.selection.playoff:playoff",
+        "budgeted": "morenas.selection.budgeted:budgeted",
+        "argmax": "morenas.selection.argmax:argmax",
+    },
+    "start": {
+        "spectral": "morenas.search.start:SpectralStart",
+        "level": "morenas.search.start:LevelStart",
+    },
+    "guard": {
+        "none": "morenas.bilevel.guards:NoGuard",
+        "entropy": "morenas.bilevel.guards:EntropyGuard",
+        "curvature": "morenas.bilevel.guards:CurvatureGuard",
+    },
 }
 """Kind of door to name to where its object is defined."""
 
@@ -122,6 +145,22 @@ class Registry:
                     return name
         return kind.__name__
 
+    def chosen_by(self, given: Any) -> str:
+        """What chooses an object, its class or its function: its name, or its ``module:Name`` where it has none."""
+        if isinstance(given, str):
+            return given
+        made = given.func if isinstance(given, functools.partial) else given
+        target = made if hasattr(made, "__qualname__") else type(made)
+        place = f"{target.__module__}:{target.__qualname__}"
+        return next((name for name, known in self._targets.items() if known in (target, place)), place)
+
+    def record(self, given: Any) -> Any:
+        """What was chosen, for a file: a name as it is, an object as ``{"name": …}`` and its settings."""
+        if isinstance(given, str):
+            return given
+        settings = given.keywords if isinstance(given, functools.partial) else _settings_of(given)
+        return {"name": self.chosen_by(given), **{key: _plain(value) for key, value in settings.items()}}
+
 
 REGISTRIES = {kind: Registry(kind, builtin) for kind, builtin in BUILTIN.items()}
 
@@ -184,6 +223,29 @@ def _imported(target: str, kind: str) -> Any:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise InputError(f"{kind}={target}: cannot be imported ({error}); give package.module:Name.") from error
+
+
+def _settings_of(made: Any) -> dict[str, Any]:
+    """The settings that an object was made with."""
+    if not is_dataclass(made) or isinstance(made, type):
+        return {}
+    return {field.name: getattr(made, field.name) for field in fields(made) if field.init}
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON takes it: objects and functions by their place, what is nothing of those as text."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "__qualname__"):
+        return f"{value.__module__}:{value.__qualname__}"
+    if is_dataclass(value):
+        place = f"{type(value).__module__}:{type(value).__qualname__}"
+        return {"name": place, **{key: _plain(item) for key, item in _settings_of(value).items()}}
+    return str(value)
 
 
 def _listed() -> str:

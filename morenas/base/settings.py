@@ -50,6 +50,13 @@ def check_names(settings: Any, section: str) -> None:
             raise InputError(f"{key}={value}: choose from {', '.join(names)}{suggest(str(value), names)}.")
 
 
+def record(settings: Any) -> dict[str, Any]:
+    """A dataclass instance for a file: every field, objects of doors by name and settings."""
+    values = {declared.name: getattr(settings, declared.name) for declared in fields(settings)}
+    kinds = {declared.name: declared.metadata["door"] for declared in fields(settings) if "door" in declared.metadata}
+    return {name: registry(kinds[name]).record(value) if name in kinds else value for name, value in values.items()}
+
+
 def meanings(cls: type[Any]) -> dict[str, str]:
     """What each field means: its entry in the docstring's ``Attributes`` section, on one line."""
     found: dict[str, str] = {}

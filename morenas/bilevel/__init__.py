@@ -1,7 +1,7 @@
 """Bilevel optimization on closures: architecture logits above, weights below. Knows nothing of adapters."""
 
 from morenas.bilevel.budget import expected_cost, hold_budget, sharpened
-from morenas.bilevel.guards import CurvatureGuard, EntropyGuard, Guard
+from morenas.bilevel.guards import CurvatureGuard, EntropyGuard, Guard, NoGuard
 from morenas.bilevel.hypergradients import HYPERGRADIENTS, Hypergradient, MixedLevel, Neumann, Unrolled, exact
 from morenas.bilevel.loop import BilevelLoop, Schedule, StepReport
 from morenas.bilevel.problem import BilevelProblem, Level, NonFiniteLoss, Step, StepLosses
@@ -20,6 +20,7 @@ __all__ = [
     "Level",
     "MixedLevel",
     "Neumann",
+    "NoGuard",
     "NonFiniteLoss",
     "Schedule",
     "SecondDerivative",

@@ -7,7 +7,7 @@ the step, and of what ``state_tensors`` carries: a resumed loop stops where one 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -40,31 +40,50 @@ class Guard(Protocol):
 
 
 @dataclass
+class NoGuard:
+    """Never stops: the loop takes all of its steps."""
+
+    reason: str = field(default="", init=False)
+
+    def look(self, problem: BilevelProblem, upper: int, lower: int) -> bool:
+        return False
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_tensors(self, state: dict[str, Tensor]) -> None: ...
+
+
+@dataclass
 class EntropyGuard:
-    """Stops once the mean entropy of the distribution, in nats a group, is below a floor: nothing is undecided.
+    """Stops once the mean entropy of the problem's distribution is below a floor: nothing is undecided.
 
     Attributes:
-        probs: Maps a lower step to the distribution then, ``(groups, choices)``.
-        floor: In nats a group.
+        entropy: The floor, in nats a group.
+        seen: The entropy at the last look, in nats a group.
+
+    Raises:
+        ValueError: If the problem has no distribution.
     """
 
-    probs: Callable[[int], Tensor]
-    floor: float
-    entropy: float = math.inf
+    entropy: float = 0.05
+    seen: float = field(default=math.inf, init=False)
 
     @property
     def reason(self) -> str:
-        return f"the entropy is {self.entropy:.3g} nats a group, below {self.floor:g}"
+        return f"the entropy is {self.seen:.3g} nats a group, below {self.entropy:g}"
 
     def look(self, problem: BilevelProblem, upper: int, lower: int) -> bool:
-        self.entropy = float(torch.special.entr(self.probs(lower)).sum(dim=-1).mean())
-        return self.entropy < self.floor
+        if problem.distribution is None:
+            raise ValueError("EntropyGuard looks at the distribution of the architecture: give the problem one.")
+        self.seen = float(torch.special.entr(problem.distribution(lower)).sum(dim=-1).mean())
+        return self.seen < self.entropy
 
     def state_tensors(self) -> dict[str, Tensor]:
-        return {"entropy": torch.tensor(self.entropy, dtype=torch.float64)}
+        return {"entropy": torch.tensor(self.seen, dtype=torch.float64)}
 
     def load_state_tensors(self, state: dict[str, Tensor]) -> None:
-        self.entropy = float(state["entropy"])
+        self.seen = float(state["entropy"])
 
 
 @dataclass
@@ -73,23 +92,29 @@ class CurvatureGuard:
 
     Every ``every`` upper steps it estimates the Hessian's eigenvalue of largest magnitude, by the power method on
     central differences of gradients, on the batches of that step and in full precision. Over the last looks it takes
-    a moving average; once that exceeds ``ratio`` times the average of as many looks before, it stops. A look costs
+    a moving average; once that exceeds ``curvature`` times the average of as many looks before, it stops. A look costs
     six upper gradients. Where an architecture is drawn one-hot, the differences see the softened draw alone.
 
     The architecture is left as it is; the source goes back to what it was before the rise.
 
+    Attributes:
+        every: Upper steps between looks.
+        curvature: The ceiling, a ratio of moving averages.
+        curvatures: Those of the last looks.
+        direction: Where the power method stands.
+
     Source: Zela et al. 2020 (R-DARTS), section 4.3, which stops at a ratio of 1 / 0.75.
     """
 
-    every: int
-    ratio: float
-    curvatures: list[float] = field(default_factory=list)
-    direction: list[Tensor] = field(default_factory=list)
+    every: int = 5
+    curvature: float = 1.3
+    curvatures: list[float] = field(default_factory=list, init=False)
+    direction: list[Tensor] = field(default_factory=list, init=False)
 
     @property
     def reason(self) -> str:
         before, now = self._averages()
-        return f"the curvature rose from {before:.3g} to {now:.3g}, to more than {self.ratio:g} times as much"
+        return f"the curvature rose from {before:.3g} to {now:.3g}, to more than {self.curvature:g} times as much"
 
     def look(self, problem: BilevelProblem, upper: int, lower: int) -> bool:
         if upper % self.every:
@@ -99,7 +124,7 @@ class CurvatureGuard:
             self.direction, curvature = _power_iteration(problem, upper, self.direction)
         self.curvatures = [*self.curvatures, curvature][-2 * WINDOW :]
         before, now = self._averages()
-        return len(self.curvatures) == 2 * WINDOW and now > self.ratio * before
+        return len(self.curvatures) == 2 * WINDOW and now > self.curvature * before
 
     def _averages(self) -> tuple[float, float]:
         return sum(self.curvatures[:WINDOW]) / WINDOW, sum(self.curvatures[WINDOW:]) / WINDOW

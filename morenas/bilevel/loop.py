@@ -235,7 +235,7 @@ class BilevelLoop:
                 }
         self.step = int(state["step"])
         if self.guard is not None:
-            self.stopped = bool(state["stopped"])
+            self.stopped = bool(state.get("stopped", False))
             kept = {key.removeprefix("guard."): value for key, value in state.items() if key.startswith("guard.")}
             self.guard.load_state_tensors(kept)
 

@@ -110,6 +110,10 @@ def gradients_of(value: Tensor, inputs: Sequence[Tensor], create_graph: bool = F
 class BilevelProblem:
     """Minimize ``upper`` over ``arch`` where ``weights`` minimize ``lower``.
 
+    Attributes:
+        distribution: Maps a lower step to the probabilities that ``arch`` stands for then, ``(groups, choices)``; None
+            where it stands for none. For guards.
+
     Raises:
         ValueError: If a tensor is in both sets, appears twice, or does not require gradients.
     """
@@ -118,6 +122,7 @@ class BilevelProblem:
     upper: Level
     weights: Sequence[Tensor]
     arch: Sequence[Tensor]
+    distribution: Callable[[int], Tensor] | None = None
 
     def __post_init__(self) -> None:
         seen: set[int] = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,14 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from morenas.base.errors import InputError, RunError
+from morenas.base.registry import registry
 from morenas.base.seeds import derive, seed_pass
 from morenas.base.tensors import load_tensors, save_tensors
 from morenas.bilevel import (
-    HYPERGRADIENTS,
     BilevelLoop,
     BilevelProblem,
-    CurvatureGuard,
-    EntropyGuard,
     Guard,
     Level,
     NonFiniteLoss,
@@ -35,7 +34,7 @@ from morenas.search.playoff import PlayOff
 from morenas.search.settings import SearchSettings
 from morenas.selection import MEASURED, SELECTIONS, Finals
 from morenas.space import Budget, SearchSpace
-from morenas.supernet import RELAXATIONS, Supernet
+from morenas.supernet import Relaxation, Supernet
 from morenas.supernet.prepare import evaluation_mode, prepared
 from morenas.supernet.spectrum import sample_layers, spectrum
 from morenas.tracking.observer import NullObserver, Observer
@@ -179,8 +178,8 @@ class _Search:
         # would make a GPU wait at every halving.
         self.costs, self.forbidden = space.costs(), ~space.admissible()
         self.logits = torch.zeros(self.costs.shape, requires_grad=True)
-        self.relaxation = RELAXATIONS[settings.relaxation]
-        spectral = settings.start == "spectral"
+        self.relaxation: Relaxation = registry("relaxation").build(settings.relaxation)
+        spectral = bool(registry("start").get(settings.start).open_warmup)
         self.schedule = Schedule(
             settings.steps, settings.warmup, settings.every, settings.ramp, settings.max_grad_norm, restart=spectral
         )
@@ -195,6 +194,7 @@ class _Search:
             upper=Level("upper", upper_loss, micro, lambda n: upper_loss(n, bf16=False)),
             weights=weights,
             arch=[self.logits],
+            distribution=self.distribution,
         )
         self.loop = self._loop(self.problem, self.schedule, self._guard())
         self._tilted: tuple[tuple[int, int], Tensor] | None = None
@@ -215,7 +215,7 @@ class _Search:
         settings = self.settings
         return BilevelLoop(
             problem,
-            HYPERGRADIENTS[settings.hypergradient],
+            registry("hypergradient").build(settings.hypergradient),
             torch.optim.AdamW(problem.weights, lr=settings.learning_rate, weight_decay=settings.weight_decay),
             torch.optim.Adam(problem.arch, lr=settings.arch_learning_rate, betas=(0.5, 0.999)),
             schedule,
@@ -223,13 +223,13 @@ class _Search:
             guard,
         )
 
-    def _guard(self) -> Guard | None:
-        settings = self.settings
-        if settings.stop == "entropy":
-            return EntropyGuard(self.distribution, settings.stop_entropy)
-        if settings.stop == "curvature":
-            return CurvatureGuard(settings.stop_every, settings.stop_curvature)
-        return None
+    def _guard(self) -> Guard:
+        """The guard, as new: one given as an object may have looked after another search."""
+        stop, guards = self.settings.stop, registry("guard")
+        own = guards.settings(stop) if isinstance(stop, str) else ()
+        given = {key: getattr(self.settings, f"stop_{key}") for key in own if hasattr(self.settings, f"stop_{key}")}
+        guard: Guard = deepcopy(guards.build(stop, **given))
+        return guard
 
     @property
     def stopped(self) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
+from morenas.base.settings import record
 from morenas.search.settings import SearchSettings
 from morenas.space import Architecture, Budget, Choice, SearchSpace
 
@@ -78,7 +79,7 @@ class Origin:
         found = Architecture.from_shapes(shapes, space.modules, self.name, self.parameters)
         how = {"steps_taken": steps, "stopped": stopped, "choices": [str(choice) for choice in space.choices]}
         allowed = {"params": budget.params, "request": dict(budget.request)}
-        return replace(found, budget=allowed, search={**asdict(settings), **how, "groups": len(space.groups)})
+        return replace(found, budget=allowed, search={**record(settings), **how, "groups": len(space.groups)})
 
 
 def _count(model: nn.Module) -> int:

@@ -1,43 +1,57 @@
-"""How to search, as plain values, each checked."""
+"""How to search, as plain values, each checked. Free of torch, so that a command line can list them quickly."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from morenas.base.errors import InputError
-from morenas.bilevel import HYPERGRADIENTS
-from morenas.selection import MEASURED, SELECTIONS
-from morenas.supernet import RELAXATIONS, SHARINGS
-
-STARTS = ("spectral", "level")
-
-NAMES: dict[str, Collection[str]] = {
-    "start": STARTS,
-    "relaxation": RELAXATIONS,
-    "sharing": SHARINGS,
-    "hypergradient": HYPERGRADIENTS,
-    "selection": (*SELECTIONS, *MEASURED),
-    "stop": ("none", "entropy", "curvature"),
-}
-"""What each setting that is a name may be."""
+from morenas.base.kinds import SHARINGS
+from morenas.base.registry import registry
+from morenas.base.settings import check_names, door, one_of
 
 
 @dataclass(frozen=True)
 class SearchSettings:
     """How to search. Steps are weight steps; learning rates are those of AdamW (weights) and Adam (logits).
 
+    A field that takes a name takes an object too, such as ``relaxation=Gumbel()``; ``docs/extending.md`` shows how to
+    bring in one of your own.
+
     Attributes:
-        warmup: Steps before the first architecture step. A spectral start trains the open supernet in them, every
-            candidate with weight 1, and they may be all; a level start trains the level mixture of the candidates.
+        steps: Weight steps in all, those of a play-off not counted.
+        warmup: Weight steps before the first architecture step. A spectral start trains the open supernet in them,
+            every candidate with weight 1, and they may be all; a level start trains the level mixture of the
+            candidates.
+        every: Weight steps between architecture steps.
+        learning_rate: Of the weights: the peak of a linear ramp and a cosine down to zero.
+        weight_decay: Of the weights, decoupled, per unit of the learning rate.
+        max_grad_norm: Gradients of the weights are scaled down to this norm; 0 leaves them as they are.
+        ramp: Fraction of the weight steps over which the learning rate rises.
+        arch_learning_rate: Of the logits, constant.
+        gradient_accumulation: Micro-batches a step, on either level.
+        relaxation: How logits become the probabilities that mix the candidates.
         start: Where the logits start. "spectral": at closed-form scores of what each candidate keeps of the warm-up's
             change of the weights, and each block count at its own projection of it. "level": at zero.
-        measurements: Architectures whose loss a selection measures, at most; None for a share of the steps.
+        sharing: Whether block counts share their factors ("full", with a level start alone), or each has its own
+            ("per_nblocks").
+        temperature_start: Temperature of the relaxation at the first architecture step; it falls exponentially.
+        temperature_end: Temperature of the relaxation at the last step.
+        hypergradient: How the architecture's loss is differentiated through the weights.
+        selection: How one architecture within the budget is chosen in the end.
+        measurements: Architectures whose loss a selection measures, at most; None for 0.15 of the steps, in a short
+            search for more, up to 12.
         playoff: Architectures that selection=playoff trains alone, at most.
-        playoff_steps: Steps of each; None for a share of the steps.
-        stop: What ends the architecture steps early: "entropy" below ``stop_entropy``, in nats a group; "curvature",
-            looked at every ``stop_every`` architecture steps, above ``stop_curvature`` times what it was.
+        playoff_steps: Weight steps of each of them; None for 0.05 of the search's.
+        stop: What ends the architecture steps early: "entropy" below ``stop_entropy``; "curvature", looked at every
+            ``stop_every`` architecture steps, above ``stop_curvature`` times what it was.
+        stop_entropy: Floor of stop=entropy: nats, mean over the groups.
+        stop_curvature: Ceiling of stop=curvature: ratio of a moving average to its earlier value.
+        stop_every: Architecture steps between looks at the curvature, of six gradients each.
+        checkpoint_every: Weight steps between checkpoints.
+        bf16: Compute losses under bfloat16 autocast.
+        seed: Of every random draw.
 
     Raises:
         InputError: If a value is out of range, or a name is unknown.
@@ -52,17 +66,17 @@ class SearchSettings:
     ramp: float = 0.06
     arch_learning_rate: float = 0.1
     gradient_accumulation: int = 1
-    relaxation: str = "softmax"
-    start: str = "spectral"
-    sharing: str = "per_nblocks"
+    relaxation: Any = door("relaxation", "softmax")
+    start: Any = door("start", "spectral")
+    sharing: str = one_of(SHARINGS, "per_nblocks")
     temperature_start: float = 1.0
     temperature_end: float = 0.2
-    hypergradient: str = "first_order"
-    selection: str = "surrogate"
+    hypergradient: Any = door("hypergradient", "first_order")
+    selection: Any = door("selection", "surrogate")
     measurements: int | None = None
     playoff: int = 4
     playoff_steps: int | None = None
-    stop: str = "none"
+    stop: Any = door("guard", "none")
     stop_entropy: float = 0.05
     stop_curvature: float = 1.3
     stop_every: int = 5
@@ -71,6 +85,7 @@ class SearchSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_names(self, "search")
         for name in ("steps", "every", "gradient_accumulation", "checkpoint_every", "playoff", "stop_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"search.{name}={getattr(self, name)}: must be at least 1.")
@@ -86,32 +101,35 @@ class SearchSettings:
             raise InputError(f"search.stop_curvature={self.stop_curvature}: a ratio, at least 1 and finite.")
         if not 0 <= self.max_grad_norm < math.inf:
             raise InputError(f"search: max_grad_norm={self.max_grad_norm} must be finite, and at least 0: no clipping.")
-        for name, known in NAMES.items():
-            if getattr(self, name) not in known:
-                raise InputError(f"search: {name}={getattr(self, name)!r} is none of {', '.join(known)}.")
-        if self.start == "spectral":
-            self._check_spectral()
+        if registry("start").get(self.start).open_warmup:
+            self._check_open_warmup()
         elif not 0 <= self.warmup < self.steps:
             raise InputError(
                 f"search: warmup={self.warmup} must be at least 0 and below steps={self.steps}; else no architecture "
                 "step would be taken."
             )
 
-    def _check_spectral(self) -> None:
+    def _check_open_warmup(self) -> None:
+        start = registry("start").chosen_by(self.start)
         if not 1 <= self.warmup <= self.steps:
             raise InputError(
-                f"search: warmup={self.warmup} must be at least 1 and at most steps={self.steps}: a spectral start "
+                f"search: warmup={self.warmup} must be at least 1 and at most steps={self.steps}: a {start} start "
                 "takes the architecture from what the warm-up learns. search.start=level needs no warm-up."
             )
-        idle = {"relaxation": "softmax", "hypergradient": "first_order", "stop": "none"}
-        unused = [f"{name}={getattr(self, name)}" for name, usual in idle.items() if getattr(self, name) != usual]
-        if self.warmup == self.steps and unused:
+        if self.warmup == self.steps and (unused := self._idle_in_the_warmup()):
             raise InputError(
-                f"search: {', '.join(unused)} would do nothing: with start=spectral the warm-up is the whole search, "
+                f"search: {', '.join(unused)} would do nothing: with start={start} the warm-up is the whole search, "
                 "and no architecture step is taken. Set search.warmup=0.7 to take some after it, or search.start=level."
             )
         if self.sharing != "per_nblocks":
             raise InputError(
-                f"search.start=spectral with sharing={self.sharing}: every block count takes its own factors from what "
+                f"search.start={start} with sharing={self.sharing}: every block count takes its own factors from what "
                 "the warm-up learns; use sharing=per_nblocks, or search.start=level."
             )
+
+    def _idle_in_the_warmup(self) -> list[str]:
+        """What was chosen, by name or as an object, that architecture steps alone make use of."""
+        usual = {"relaxation": "softmax", "hypergradient": "first_order", "stop": "none"}
+        doors = {"relaxation": "relaxation", "hypergradient": "hypergradient", "stop": "guard"}
+        chosen = {name: registry(kind).chosen_by(getattr(self, name)) for name, kind in doors.items()}
+        return [f"{name}={chosen[name]}" for name in usual if chosen[name] != usual[name]]

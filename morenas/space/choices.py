@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from morenas.base.errors import InputError, suggest
+from morenas.base.kinds import GRANULARITIES
 from morenas.monarch import num_parameters
-
-GRANULARITIES = ("module", "type", "layer", "all")
 
 
 class Choice(NamedTuple):

@@ -1,6 +1,6 @@
 """The relaxed search space: one layer that holds every candidate, and the probabilities that mix them."""
 
-from morenas.supernet.grid import SHARINGS
+from morenas.base.kinds import SHARINGS
 from morenas.supernet.inject import Supernet
 from morenas.supernet.layer import SupernetLinear
 from morenas.supernet.relaxation import RELAXATIONS, Dirichlet, Gumbel, Relaxation, Softmax

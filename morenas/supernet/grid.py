@@ -20,8 +20,6 @@ from torch import Tensor
 from morenas.monarch import constant
 from morenas.space.choices import Choice
 
-SHARINGS = ("full", "per_nblocks")
-
 
 @dataclass(frozen=True)
 class Grid:

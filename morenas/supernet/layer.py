@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from morenas.base.kinds import SHARINGS
 from morenas.monarch import Link, add_to, block_sizes, cast_for_autocast, linked_product, multiply
 from morenas.space.choices import Choice
-from morenas.supernet.grid import SHARINGS, Grid, block_counts, link_masks, rank_gates
+from morenas.supernet.grid import Grid, block_counts, link_masks, rank_gates
 from morenas.supernet.merged import merged_linear, merging_is_cheaper, written_out
 
 

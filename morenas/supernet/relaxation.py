@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -18,8 +18,7 @@ class Relaxation(Protocol):
     gradients or does nothing, ``softmax(scores)``.
     """
 
-    @property
-    def tempers_logits(self) -> bool: ...
+    tempers_logits: ClassVar[bool] = False
 
     def scores(self, logits: Tensor, hold: Callable[[Tensor], Tensor] = lambda scores: scores) -> Tensor:
         """Scores of the logits, ``(groups, choices)``; ``hold`` tilts scores under the budget."""
@@ -41,7 +40,7 @@ class Softmax(Relaxation):
     Source: Liu et al. 2019 (DARTS), with an annealed temperature.
     """
 
-    tempers_logits: bool = True
+    tempers_logits: ClassVar[bool] = True
 
     def mixing_probs(self, logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
         return torch.softmax(logits / temperature, dim=-1)
@@ -53,8 +52,6 @@ class Gumbel(Relaxation):
 
     Source: Jang et al. 2017, straight-through; Dong and Yang 2019 (GDAS).
     """
-
-    tempers_logits: bool = False
 
     def mixing_probs(self, logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
         # Drawn on the CPU, so that every device and every rank draws the same architecture.
@@ -79,8 +76,6 @@ class Dirichlet(Relaxation):
 
     Source: Chen et al. 2021 (DrNAS), without its regularizer towards the uniform distribution.
     """
-
-    tempers_logits: bool = False
 
     def scores(self, logits: Tensor, hold: Callable[[Tensor], Tensor] = lambda scores: scores) -> Tensor:
         free = torch.where(logits > 0, logits.clamp(min=0).log1p(), logits)  # log(elu(logits) + 1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ from morenas.base.registry import BUILTIN, Registry, load_plugins, register, reg
 @dataclass(frozen=True)
 class Sharp:
     power: float = 2.0
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Sharp
+    way: object
+    sizes: tuple[int, ...] = (1, 2)
+    other: dict[int, None] = field(default_factory=lambda: {1: None})
 
 
 def plain(value: int, factor: int = 1) -> int:
@@ -65,6 +74,32 @@ def test_what_does_not_exist_is_refused(use: object, said: str) -> None:
     doors.register("sharp", Sharp)
     with pytest.raises(InputError, match=said):
         use(doors)  # type: ignore[operator]
+
+
+def test_everything_that_comes_with_morenas_is_called_by_its_name() -> None:
+    """So that what was given as an object is recorded by the name that would have chosen it."""
+    for kind, names in BUILTIN.items():
+        for name in names:
+            target = registry(kind).get(name)
+            assert registry(kind).chosen_by(target) == name
+
+
+def test_a_name_is_recorded_as_it_is_and_an_object_with_its_settings() -> None:
+    doors = Registry("relaxation", {})
+    doors.register("sharp", Sharp)
+    doors.register("plain", plain)
+    assert doors.record("sharp") == "sharp" and doors.record("some.module:Name") == "some.module:Name"
+    assert doors.record(Sharp(3.0)) == {"name": "sharp", "power": 3.0}
+    assert doors.record(plain) == {"name": "plain"}
+    assert doors.record(doors.build("plain", factor=3)) == {"name": "plain", "factor": 3}
+    assert doors.record(Outer(Sharp(4.0), plain)) == {
+        "name": f"{__name__}:Outer",
+        "inner": {"name": f"{__name__}:Sharp", "power": 4.0},
+        "way": f"{__name__}:plain",
+        "sizes": [1, 2],
+        "other": {"1": None},
+    }
+    json.dumps(doors.record(Outer(Sharp(4.0), object())))
 
 
 def test_the_same_object_may_be_registered_again() -> None:

@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from morenas.base.kinds import KINDS
+from morenas.base.registry import registry
 from morenas.run.composing import config_directory, register_schemas, to_config
 from morenas.run.schema import (
     Answer,
@@ -28,8 +29,6 @@ from morenas.run.schema import (
 )
 from morenas.run.session import task_spec
 from morenas.search.phase import search_settings
-from morenas.search.settings import NAMES, STARTS
-from morenas.supernet import RELAXATIONS
 from morenas.tasks.metrics import check_metrics
 from morenas.tasks.spec import ANSWERS, PROMPTS
 
@@ -207,10 +206,10 @@ def test_by_default_a_search_takes_two_thirds_of_the_final_steps_and_all_are_war
         (Kind, KINDS),
         (Answer, ANSWERS),
         (Prompt, PROMPTS),
-        (Start, STARTS),
-        (Stop, NAMES["stop"]),
-        (RelaxationName, RELAXATIONS),
-        (SelectionName, NAMES["selection"]),
+        (Start, registry("start").names()),
+        (Stop, registry("guard").names()),
+        (RelaxationName, registry("relaxation").names()),
+        (SelectionName, registry("selection").names()),
     ],
 )
 def test_schema_and_library_name_the_same(typed: type[Enum], known: Collection[str]) -> None:

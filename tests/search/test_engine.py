@@ -292,7 +292,7 @@ def test_a_search_that_moves_no_logit_says_so(settings: SearchSettings) -> None:
         ({"stop_every": 0}, r"search.stop_every=0"),
         ({"relaxation": "hard"}, "softmax, gumbel, dirichlet"),
         ({"sharing": "half"}, "full, per_nblocks"),
-        ({"selection": "best"}, "budgeted, argmax, surrogate, perturbation, playoff"),
+        ({"selection": "best"}, "surrogate, perturbation, playoff, budgeted, argmax"),
         ({"hypergradient": "exact"}, "first_order"),
     ],
 )
