@@ -44,5 +44,6 @@ def print_usage(command: str, configs: Path, words: Sequence[str]) -> None:
 
 
 def choices(group: Path) -> list[str]:
-    """The choices of a group, those of its folders as ``folder/name``."""
-    return sorted(str(path.relative_to(group).with_suffix("")) for path in group.rglob("*.yaml"))
+    """The choices of a group, those of its folders as ``folder/name``; what several share, ``_base``, is none."""
+    found = (path for path in group.rglob("*.yaml") if not path.name.startswith("_"))
+    return sorted(str(path.relative_to(group).with_suffix("")) for path in found)

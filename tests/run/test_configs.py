@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from morenas.base.errors import InputError
 from morenas.base.kinds import KINDS
 from morenas.base.registry import registry
 from morenas.run.composing import config_directory, register_schemas, to_config
@@ -28,13 +29,15 @@ from morenas.run.schema import (
     Stop,
 )
 from morenas.run.session import task_spec
+from morenas.run.usage import choices
 from morenas.search.phase import search_settings
 from morenas.tasks.metrics import check_metrics
 from morenas.tasks.spec import ANSWERS, PROMPTS
 
 CONFIGS = Path(config_directory())
 FILES = sorted(path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.rglob("*.yaml"))
-CHOICES = [path for path in FILES if len(path.parts) > 1 and path.parts[0] != "hydra"]
+BASES = [path for path in FILES if path.name.startswith("_")]
+CHOICES = [path for path in FILES if len(path.parts) > 1 and path.parts[0] != "hydra" and path not in BASES]
 SEARCH_ONLY = {"space", "budget", "relaxation", "hypergradient", "selection", "experiment"}
 REQUIRED = {
     "task/files": ["task.text_columns=[text]", "task.data_dir=data"],
@@ -66,7 +69,14 @@ def test_every_choice_composes(choice: Path, command: str) -> None:
     assert composed(command, [*words, *REQUIRED.get(str(choice), [])])
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
+@pytest.mark.parametrize("base", BASES, ids=str)
+def test_what_tasks_share_is_no_task_itself(base: Path) -> None:
+    assert not {name for name in choices(CONFIGS / "task") if "_base" in name}
+    with pytest.raises(InputError, match="No task was chosen"):
+        composed("search", [f"+task={base.relative_to('task')}"])
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path not in BASES], ids=str)
 def test_the_first_line_says_how_to_run_it(path: Path) -> None:
     lines = (CONFIGS / path).with_suffix(".yaml").read_text().splitlines()
     if path.parts[0] == "hydra":
@@ -92,11 +102,13 @@ def test_the_demo_is_compared_with_lora() -> None:
 
 
 def test_the_nine_glue_tasks_are_there_with_published_settings() -> None:
-    tasks = {path.name for path in FILES if path.parts[:2] == ("task", "glue")}
+    tasks = {path.name for path in CHOICES if path.parts[:2] == ("task", "glue")}
     assert tasks == {"cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"}
     rte = composed("search", ["+task=glue/rte"])
     assert isinstance(rte, SearchRunConfig)
     assert (rte.training.learning_rate, rte.training.batch_size, rte.training.epochs) == (5.4e-4, 16, 20)
+    assert (rte.training.weight_decay, rte.training.warmup_ratio, rte.training.scheduler) == (1e-3, 0.06, "cosine")
+    assert rte.task.test_splits == {"test": "validation"} and rte.task.metrics == ["accuracy"]
     assert rte.model.name_or_path.endswith("roberta-base")
     assert (rte.budget.lora_rank, rte.budget.fraction) == (32, 0.05)
 
@@ -119,7 +131,7 @@ PAPER = {
 
 @pytest.mark.parametrize("group", PAPER)
 def test_the_tasks_of_language_models_are_there_and_make_whole_tasks(group: str) -> None:
-    assert {path.name for path in FILES if path.parts[:2] == ("task", group)} == PAPER[group]
+    assert {path.name for path in CHOICES if path.parts[:2] == ("task", group)} == PAPER[group]
     for name in PAPER[group]:
         config = composed("search", [f"+task={group}/{name}", "task.data_dir=data"])
         assert isinstance(config, SearchRunConfig)
