@@ -7,21 +7,26 @@ import csv
 import io
 import json
 import shlex
-import statistics
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from math import nan
 from pathlib import Path
-from typing import Any, NamedTuple
+from statistics import fmean, stdev
+from typing import Any
+
+import pandas as pd
 
 from morenas.base.errors import InputError
 from morenas.run.reading import read_all_results
 from morenas.tracking.table import method_words
 
-# The phases that a row of results.json took: its own run's method, or what it is compared with.
+# The phases of a run that belong to its own method, and those of what it is compared with.
 PHASES = (("search", "finetune"), ("compare_lora",))
-UNTOLD = ("task", "task.data_dir", "model.name_or_path", "seed", "device", "threads", "tracking")
+NOT_SETTINGS = ("task", "task.data_dir", "model.name_or_path", "seed", "device", "threads", "tracking")
+"""Words of a command line that make no row of their own."""
+GROUP = ["task", "model", "metric", "method", "settings"]
+"""What runs of one row share: they differ in the seed alone."""
 WORDS = ("task", "method", "metric")
 HEADER = (
     "task",
@@ -35,28 +40,6 @@ HEADER = (
     "training s",
     "peak MiB",
 )
-
-
-class Key(NamedTuple):
-    """What runs must share to be told as one row: they differ in the seed alone."""
-
-    task: str
-    model: str
-    metric: str
-    method: str
-    settings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One method of one run."""
-
-    seed: int
-    metric: float
-    adapter_params: int
-    search_seconds: float
-    training_seconds: float
-    peak_memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -104,77 +87,80 @@ def compare(paths: Sequence[Path]) -> list[Row]:
     Raises:
         InputError: If a path holds no complete run, or a result is not valid.
     """
-    groups: dict[Key, list[Measured]] = defaultdict(list)
+    measured: list[dict[str, Any]] = []
     for file, results in read_all_results(paths).items():
         try:
-            measured = list(methods(results))
+            measured += methods(results)
         except (KeyError, ValueError) as error:
             raise InputError(
                 f"{file}: its parts do not fit together ({error}); restore it, or leave it out."
             ) from error
-        for key, one in measured:
-            groups[key].append(one)
-    return [summarize(key, groups) for key in sorted(groups)]
+    rows = relate(average(pd.DataFrame(measured)))
+    names = [field.name for field in fields(Row)]
+    return [Row(**row) for row in rows[names].astype(object).where(rows.notna(), None).to_dict("records")]
 
 
-def methods(results: dict[str, Any]) -> Iterator[tuple[Key, Measured]]:
-    """The methods that one run measured."""
+def methods(results: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The methods that one run measured, each with what it is grouped by and its figures."""
     phases = {phase["name"]: phase for phase in results["phases"]}
     for index, row in enumerate(results["methods"]):
         own = [phases[name] for name in PHASES[min(index, 1)] if name in phases]
         found = index == 0 and results["kind"] == "search"
-        key = Key(
-            results["task"],
-            results["model"]["name"],
-            f"{results['split']} {results['metric']}",
-            method_words(row, found),
-            settings_of(results["command"]),
-        )
-        yield (
-            key,
-            Measured(
-                results["seed"],
-                row["metrics"][results["split"]][results["metric"]],
-                row["adapter_params"],
-                phases["search"]["seconds"] if found else 0.0,
-                row["seconds"],
-                max((phase["peak_memory_bytes"] or 0 for phase in own), default=0),
-            ),
-        )
+        yield {
+            "task": results["task"],
+            "model": results["model"]["name"],
+            "metric": f"{results['split']} {results['metric']}",
+            "method": method_words(row, found),
+            "settings": settings_of(results["command"]),
+            "value": row["metrics"][results["split"]][results["metric"]],
+            "adapter_params": row["adapter_params"],
+            "search_seconds": phases["search"]["seconds"] if found else 0.0,
+            "training_seconds": row["seconds"],
+            "peak_memory_bytes": max((phase["peak_memory_bytes"] or 0 for phase in own), default=0),
+        }
 
 
 def settings_of(command: str) -> tuple[str, ...]:
     """The words of a command line that set something other than the task, the seed and places."""
     words = (word.lstrip("+") for word in shlex.split(command)[3:])
-    return tuple(sorted(word for word in words if word.split("=")[0] not in UNTOLD and not word.startswith("hydra.")))
-
-
-def summarize(key: Key, groups: Mapping[Key, list[Measured]]) -> Row:
-    """Average one group, and relate it to the others of its task and model."""
-    siblings = [other for other in groups if other[:2] == key[:2]]
-    same_method = [set(other.settings) for other in siblings if other.method == key.method]
-    loras = [mean(one.adapter_params for one in groups[other]) for other in siblings if other.method.startswith("LoRA")]
-    values = [one.metric for one in groups[key]]
-    params = mean(one.adapter_params for one in groups[key])
-    return Row(
-        task=key.task,
-        model=key.model,
-        method=key.method,
-        settings=" ".join(word for word in key.settings if word not in set.intersection(*same_method)),
-        metric=key.metric,
-        runs=len(values),
-        mean=mean(values),
-        spread=statistics.stdev(values) if len(values) > 1 else None,
-        adapter_params=params,
-        of_largest_lora=params / max(loras) if loras else None,
-        search_seconds=mean(one.search_seconds for one in groups[key]),
-        training_seconds=mean(one.training_seconds for one in groups[key]),
-        peak_memory_mib=mean(one.peak_memory_bytes for one in groups[key]) / 2**20,
+    return tuple(
+        sorted(word for word in words if word.split("=")[0] not in NOT_SETTINGS and not word.startswith("hydra."))
     )
 
 
-def mean(values: Iterable[float]) -> float:
-    return statistics.fmean(values)
+def average(measured: pd.DataFrame) -> pd.DataFrame:
+    """One row a group: the number of runs, means, and the sample standard deviation of the metric.
+
+    The means are those of ``statistics``, correct to the last digit, whatever the order of the runs.
+    """
+    groups = measured.groupby(GROUP, as_index=False)
+    rows = groups.agg(
+        runs=("value", "size"),
+        mean=("value", fmean),
+        spread=("value", lambda values: stdev(values) if len(values) > 1 else nan),
+        adapter_params=("adapter_params", fmean),
+        search_seconds=("search_seconds", fmean),
+        training_seconds=("training_seconds", fmean),
+        peak_memory_mib=("peak_memory_bytes", fmean),
+    )
+    rows["peak_memory_mib"] /= 2**20
+    return rows
+
+
+def relate(rows: pd.DataFrame) -> pd.DataFrame:
+    """Relate each row to those of its task and model: parameters to the largest LoRA's, settings to the others'."""
+    loras = rows["adapter_params"].where(rows["method"].str.startswith("LoRA"))
+    largest = loras.groupby([rows["task"], rows["model"]]).transform("max")
+    alike = rows.groupby(["task", "model", "method"])["settings"].transform(lambda all_: [_shared(all_)] * len(all_))
+    settings = [
+        " ".join(word for word in words if word not in shared)
+        for words, shared in zip(rows["settings"], alike, strict=True)
+    ]
+    return rows.assign(of_largest_lora=rows["adapter_params"] / largest, settings=settings)
+
+
+def _shared(settings: Iterable[tuple[str, ...]]) -> set[str]:
+    return set.intersection(*map(set, settings))
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
