@@ -20,10 +20,10 @@ from morenas.monarch import Link, to_lora
 NBLOCKS, BLK_R, IN_FEATURES, OUT_FEATURES = 4, 2, 24, 16
 COLOURS = ["#ffffff", "#3b6ea5", "#d98032", "#4f9d69", "#a8577e"]
 STEPS = [
-    ("supernet", "every (N, r) of every\nlinear layer, one pass"),
-    ("bilevel search", "weights on search_train,\nlogits on search_val"),
-    ("discretize", "the best total\nunder the budget"),
-    ("fine-tune", "the found structure,\na PEFT adapter"),
+    ("train", "every (N, r) of every\nlinear layer, in one pass"),
+    ("score", "what each (N, r) keeps,\nin closed form"),
+    ("measure", "whole architectures\nunder the budget"),
+    ("fine-tune", "the best of them,\na PEFT adapter"),
 ]
 
 
@@ -79,7 +79,7 @@ def paint(axis: Axes, matrix: Tensor, title: str) -> None:
 
 
 def draw_steps(axis: Axes) -> None:
-    """Boxes from supernet to adapter."""
+    """The four steps of a search, as boxes."""
     axis.set_axis_off()
     axis.set_xlim(0, len(STEPS))
     axis.set_ylim(0, 1)

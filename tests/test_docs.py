@@ -1,25 +1,50 @@
-"""What the documentation shows runs as it is written."""
+"""What the documentation shows is there and works: code, commands, settings, files and links."""
 
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from tiny_models import save_tiny_causal
 
 import morenas
 from morenas.adapters.published import to_published
 from morenas.base.files import read_json
+from morenas.benchmark import __main__ as benchmark
+from morenas.compare import table as compare
+from morenas.export import command as export
 from morenas.monarch import num_parameters
+from morenas.run.composing import config_directory, known_keys, register_schemas, to_config
+from morenas.run.schema import FinetuneRunConfig, RunConfig, SearchRunConfig
 
-PAGE = Path(__file__).parents[1] / "docs" / "python.md"
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "python.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 WRITTEN = {"adapter": "MORENAS", "lora": "LORA", "from-lora": "MORENAS", "from-published": "MORENAS"}
 """Adapter folders that the page leaves, with their types."""
+
+DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
+RECORDS = sorted((ROOT / "experiments").rglob("*.md"))  # of the past: their commands are those of their commits
+LINK = re.compile(r"\]\((?!\w+:|#|<)([^)\s#]+)")
+COMMAND = re.compile(r"python -m morenas\.(\w+)([^`\n#&]*)")
+SCHEMAS: dict[str, type[RunConfig]] = {"search": SearchRunConfig, "finetune": FinetuneRunConfig}
+PARSERS: dict[str, Callable[[list[str]], object]] = {
+    "export": export.parse,
+    "compare": compare.parse,
+    "benchmark": benchmark.parse,
+}
+CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+TREES = ("configs", "docs", "examples", "experiments", "morenas", "scripts", "tests")
 
 
 def run_blocks(page: Path) -> dict[str, Any]:
@@ -59,3 +84,71 @@ def test_the_python_page_runs_from_top_to_bottom(folder: Path, capsys: pytest.Ca
     kinds = {name: read_json(folder / name / "adapter_config.json", "adapter")["peft_type"] for name in WRITTEN}
     assert kinds == WRITTEN
     assert "{'accuracy': " in capsys.readouterr().out
+
+
+def shown(document: Path) -> str:
+    return document.read_text(encoding="utf-8")
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every command line that a document shows, as command and words."""
+    found = {command.groups() for document in DOCUMENTS for command in COMMAND.finditer(shown(document))}
+    return sorted((command, words.strip()) for command, words in found)
+
+
+def composed(schema: type[RunConfig], words: list[str]) -> object:
+    """What a command line of Hydra's sets; of a sweep its first job."""
+    overrides = [word for word in words if not word.startswith("-")]
+    for index, override in enumerate(OverridesParser.create().parse_overrides(overrides)):
+        if override.is_sweep_override():
+            overrides[index] = f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+    register_schemas()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir=config_directory(), version_base="1.3"):
+        config = compose(config_name=schema.__name__.removesuffix("RunConfig").lower(), overrides=overrides)
+    chosen = any(word.startswith(("+task=", "experiment=")) for word in overrides)
+    return to_config(config, schema) if chosen else config
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *RECORDS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_to_a_file(document: Path) -> None:
+    lost = [link for link in LINK.findall(shown(document)) if not (document.parent / link).exists()]
+    # Pages of the reference are made when the site is built; building it checks the links to them.
+    assert [link for link in lost if document.parent.name != "reference" and "reference/" not in link] == []
+
+
+@pytest.mark.parametrize("command, words", commands())
+def test_every_command_that_is_shown_is_accepted(command: str, words: str, tmp_path: Path) -> None:
+    filled = shlex.split(re.sub(r"<([\w /]+)>", "folder", words))
+    if command in SCHEMAS:
+        assert composed(SCHEMAS[command], filled)
+    elif filled and "--help" not in filled:
+        assert PARSERS[command](filled)
+
+
+def test_a_misspelt_command_would_be_noticed() -> None:
+    assert ("search", "+task=demo") in commands()
+    assert len(commands()) >= 20
+    with pytest.raises(Exception, match="trainign"):
+        composed(SearchRunConfig, ["+task=demo", "trainign.epochs=1"])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_setting_that_is_named_exists(document: Path) -> None:
+    keys = {key for schema in SCHEMAS.values() for key in known_keys(schema)}
+    sections = {key.split(".")[0] for key in keys if "." in key}
+    words = {word for code in CODE.findall(shown(document)) for word in code.split()}
+    named = {word.lstrip("+").split("=")[0] for word in words if re.match(r"\+?[a-z_]+\.[a-z_.]+(=|$)", word)}
+    settings = {key for key in named if key.split(".")[0] in sections}
+    assert {key for key in settings if key not in keys and not key.startswith("data.")} == set()
+    groups = [word.split("=") for word in words if re.fullmatch(r"[a-z_]+=[a-z0-9_|/]+", word)]
+    folders = {path.name for path in Path(config_directory()).iterdir()}
+    chosen = [(group, choice) for group, choices in groups if group in folders for choice in choices.split("|")]
+    assert [choice for choice in chosen if not (Path(config_directory(), *choice).with_suffix(".yaml")).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_of_the_repository_that_is_named_exists(document: Path) -> None:
+    words = {word for code in CODE.findall(shown(document)) for word in code.split()}
+    named = {word for word in words if word.split("/")[0] in TREES and "/" in word and "<" not in word}
+    assert {word for word in named if not (ROOT / word).exists() and not word.startswith("docs/reference")} == set()

@@ -65,7 +65,9 @@ def to_merged(adapter: Adapter, out: str | Path, *, base: str | None = None) -> 
     goes along where ``adapter`` is a folder.
 
     Args:
-        adapter, out, base: As for ``to_lora``.
+        adapter: As for ``to_lora``.
+        out: As for ``to_lora``.
+        base: As for ``to_lora``.
     """
     with empty_folder(out) as folder:
         model, pretrained = _model(adapter, base)
