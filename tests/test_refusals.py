@@ -475,7 +475,7 @@ def test_a_tokenizer_with_neither_pad_nor_eos(command: CommandLine, tmp_path: Pa
 def test_records_from_a_hub_that_is_out_of_reach(
     command: CommandLine, llama: Path, tmp_path: Path, task: str, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     words = [f"+task={task}", "model=local", f"model.name_or_path={llama}", "tracking=local"]
     began = time.monotonic()
     done = command("search", *words, f"hydra.run.dir={tmp_path / 'run'}")

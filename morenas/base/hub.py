@@ -1,6 +1,6 @@
 """Whether the Hugging Face hub can be reached, found out in seconds and before anything heavy is imported.
 
-Left alone, the libraries retry for up to a minute and then blame something else. Standard library only.
+Left alone, the libraries retry for up to a minute and then blame something else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 from morenas.base.errors import InputError
 
 PROBE_SECONDS = 3.0
-OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,10 @@ class Need:
 
     def cached(self) -> bool:
         """Whether the local cache of the hub holds a copy."""
-        folder = _cache_folder() / f"{self.kind}s--{self.name.replace('/', '--')}" / "snapshots"
+        from huggingface_hub import constants
+        from huggingface_hub.file_download import repo_folder_name
+
+        folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=self.name, repo_type=self.kind), "snapshots")
         return folder.is_dir() and any(folder.iterdir())
 
 
@@ -49,9 +51,9 @@ def require_hub(*needs: Need) -> None:
     """
     if not needs or os.environ.get("MORENAS_HUB_PROBE") == "0":
         return
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    offline = any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in OFFLINE)
-    reason = "HF_HUB_OFFLINE is set" if offline else _probe(endpoint)
+    from huggingface_hub import constants  # not at the top: with local files nothing of the hub is imported
+
+    reason = "HF_HUB_OFFLINE is set" if _offline() else _probe(constants.ENDPOINT)
     if reason is None:
         return
     missing = [need for need in needs if not need.cached()]
@@ -59,7 +61,7 @@ def require_hub(*needs: Need) -> None:
         what = " and ".join(f"{need.kind} '{need.name}'" for need in missing)
         local = " ".join(need.way_out for need in missing)
         raise InputError(
-            f"The Hugging Face hub ({endpoint}) cannot be reached ({reason}), and {what} "
+            f"The Hugging Face hub ({constants.ENDPOINT}) cannot be reached ({reason}), and {what} "
             f"{'is' if len(missing) == 1 else 'are'} not in the local cache. Two ways out: use local files, {local}; "
             "or run the demo, which needs no network: +task=demo."
         )
@@ -79,14 +81,19 @@ def _probe(endpoint: str) -> str | None:
         return str(getattr(error, "reason", error)) or type(error).__name__
 
 
-def _cache_folder() -> Path:
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface"
-    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+def _offline() -> bool:
+    """Whether the environment forbids to ask the hub; datasets has a word of its own for it."""
+    from huggingface_hub import constants
+
+    word = os.environ.get("HF_DATASETS_OFFLINE", "")
+    return constants.HF_HUB_OFFLINE or word.upper() in constants.ENV_VARS_TRUE_VALUES
 
 
 def _stay_offline() -> None:
     """Tell the libraries to use their caches; those already imported read the environment no more."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    for module, name in (("huggingface_hub.constants", "HF_HUB_OFFLINE"), ("datasets.config", "HF_HUB_OFFLINE")):
-        if module in sys.modules:
-            setattr(sys.modules[module], name, True)
+    from huggingface_hub import constants
+
+    constants.HF_HUB_OFFLINE = True
+    if "datasets.config" in sys.modules:
+        sys.modules["datasets.config"].HF_HUB_OFFLINE = True  # type: ignore[attr-defined]

@@ -50,6 +50,13 @@ def test_weights_cut_short_are_refused_by_file(folder: Path, keep: int) -> None:
         resolve_model(str(folder))
 
 
+def test_weights_with_something_behind_them_are_refused_by_file(folder: Path) -> None:
+    with (folder / "model.safetensors").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(InputError, match=r"model\.safetensors .* damaged"):
+        resolve_model(str(folder))
+
+
 def test_weights_of_other_content_are_refused(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n" * 20)
     with pytest.raises(InputError, match="no safetensors file"):

@@ -1,4 +1,4 @@
-"""Documents are checked when written and when read; phases add up; the hub and the device are checked first."""
+"""Documents are checked when written and when read; phases add up; the device is checked first."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ import pytest
 import torch
 from run_documents import RESULTS, ROW
 
-from morenas.base import hub
 from morenas.base.errors import InputError
-from morenas.base.hub import Need, require_hub
 from morenas.run import phases
 from morenas.run.devices import resolve_device
 from morenas.run.phases import Meter
@@ -124,52 +122,3 @@ def test_a_device_that_is_not_there_is_refused(name: str) -> None:
 def test_auto_takes_what_there_is() -> None:
     assert resolve_device("cpu") == "cpu"
     assert resolve_device("auto") == ("cuda:0" if torch.cuda.is_available() else resolve_device("auto"))
-
-
-NEEDS = (
-    Need("model", "owner/model", "model.name_or_path=<folder>"),
-    Need("dataset", "owner/data", "task.data_dir=<folder>"),
-)
-
-
-@pytest.fixture
-def unreachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    for name in hub.OFFLINE:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(hub, "_stay_offline", lambda: None)
-    return tmp_path
-
-
-@pytest.mark.usefixtures("unreachable")
-def test_a_hub_out_of_reach_is_told_at_once_with_both_ways_out() -> None:
-    began = time.monotonic()
-    with pytest.raises(InputError) as error:
-        require_hub(*NEEDS)
-    assert time.monotonic() - began < 10
-    for said in ("127.0.0.1:9", "owner/model", "owner/data", "model.name_or_path=", "task.data_dir=", "+task=demo"):
-        assert said in str(error.value)
-
-
-def test_what_is_in_the_cache_needs_no_hub(unreachable: Path) -> None:
-    (unreachable / "models--owner--model" / "snapshots" / "abc").mkdir(parents=True)
-    require_hub(NEEDS[0])
-    with pytest.raises(InputError, match="dataset 'owner/data' is not in the local cache"):
-        require_hub(*NEEDS)
-
-
-@pytest.mark.usefixtures("unreachable")
-def test_the_probe_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr("morenas.base.hub._probe", asked.append)
-    monkeypatch.setenv("MORENAS_HUB_PROBE", "0")
-    require_hub(*NEEDS)
-    assert asked == []
-
-
-def test_nothing_needed_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr("morenas.base.hub._probe", asked.append)
-    require_hub()
-    assert asked == []
