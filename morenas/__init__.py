@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from morenas._peft_hook import register_with_peft
+from morenas.base.version import __version__
 
 if TYPE_CHECKING:
     from morenas.adapters import MoReConfig, set_factors
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from morenas.space import Architecture, Budget, SearchSpace, build_space
     from morenas.tasks.numbered import numbered_batches
 
-__version__ = "0.1.0"
 __all__ = [
     "Architecture",
     "Budget",

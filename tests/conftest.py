@@ -54,7 +54,7 @@ def reporting_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixt
 @pytest.fixture
 def command(reporting_command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     """The same without report.html: drawing it takes longer than a tiny run."""
-    monkeypatch.setattr("morenas.run.session.write_report", lambda directory, results: None)
+    monkeypatch.setattr("morenas.run.publish.write_report", lambda directory, results: None)
     return reporting_command
 
 

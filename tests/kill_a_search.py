@@ -21,7 +21,7 @@ import torch
 from tiny_runs import run
 
 from morenas.base.files import sha256
-from morenas.run import session
+from morenas.run import publish
 
 Moment = Callable[[Path], bool]
 
@@ -32,7 +32,7 @@ def start(words: list[str]) -> int:
         try:
             torch.set_num_threads(1)
             torch.manual_seed(time.time_ns() % 2**32)  # nothing may depend on what came before
-            session.write_report = lambda directory, results: None  # drawing takes longer than the run
+            publish.write_report = lambda directory, results: None  # drawing takes longer than the run
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.argv = ["morenas.search", *words]
             status = run("search")

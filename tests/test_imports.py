@@ -21,7 +21,7 @@ LAYERS: dict[str, set[str]] = {
     "tasks": {"base"},
     "models": {"base"},
     "tracking": {"base"},
-    "run": {"base", "finetune", "models", "search", "tasks", "tracking"},
+    "run": {"base", "models", "tasks", "tracking"},
     "search": {
         "base",
         "bilevel",
@@ -34,7 +34,7 @@ LAYERS: dict[str, set[str]] = {
         "tasks",
         "tracking",
     },
-    "finetune": {"adapters", "base", "models", "run", "search", "space", "tasks", "tracking"},
+    "finetune": {"adapters", "base", "models", "run", "space", "tasks", "tracking"},
     "export": {"adapters", "base", "models", "monarch", "run", "space"},
     "compare": {"base", "run", "tracking"},
     "benchmark": {

@@ -172,7 +172,7 @@ def trained(records: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     with pytest.MonkeyPatch.context() as patch:
         more = ["training.max_steps=150", "budget.fraction=0.6"]
         patch.setattr(sys, "argv", ["morenas.search", *words, *SEARCH, *more])
-        patch.setattr("morenas.run.session.write_report", lambda directory, results: None)
+        patch.setattr("morenas.run.publish.write_report", lambda directory, results: None)
         assert run("search") == 0
     return folder / "run", base
 

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from morenas.base.errors import InputError
 from morenas.base.seeds import derive
+from morenas.finetune import stage
 from morenas.finetune.attach import attach
 from morenas.finetune.methods import More
 from morenas.models import load_pretrained, target_linears
 from morenas.models.weights import LIBRARIES, FrozenWeights
-from morenas.run import session
 from morenas.space import Architecture, ModuleShape
 
 SEARCH = [*SEARCH_WORDS, "search.steps=4"]
@@ -51,13 +51,13 @@ def words(records: Path, llama: Path, tmp_path: Path) -> list[str]:
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """The models that a run has trained."""
-    save, models = session.save_adapter, list[Any]()
+    save, models = stage.save_adapter, list[Any]()
 
     def told(model: Any, directory: Path) -> None:
         models.append(model)
         save(model, directory)
 
-    monkeypatch.setattr(session, "save_adapter", told)
+    monkeypatch.setattr(stage, "save_adapter", told)
     yield models
     models.clear()
 

@@ -260,7 +260,7 @@ def test_what_the_search_left_can_be_made_anew(
     command: CommandLine, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("morenas.run.session.save_adapter", interrupt)
+        patch.setattr("morenas.finetune.stage.save_adapter", interrupt)
         assert command("search", *words).status != 0
     found = (tmp_path / "run" / "architecture.json").read_bytes()
     (tmp_path / "run" / name).unlink()
@@ -359,7 +359,7 @@ def test_a_checkpoint_cut_short(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(
-            "morenas.run.session.save_adapter" if name == "finetune" else "morenas.search.phase.write_trajectory",
+            "morenas.finetune.stage.save_adapter" if name == "finetune" else "morenas.search.phase.write_trajectory",
             interrupt,
         )
         assert command("search", *words).status != 0

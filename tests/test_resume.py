@@ -53,7 +53,7 @@ def test_cut_off_while_its_report_is_written_a_run_still_gets_one(
 ) -> None:
     words = [*task_words(tiny_task, tiny_model, tmp_path / "run"), "method=head"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("morenas.run.session.write_report", interrupt)
+        patch.setattr("morenas.run.publish.write_report", interrupt)
         assert reporting_command("finetune", *words).status == 1
     done = reporting_command("finetune", f"resume={tmp_path / 'run'}")
     assert done.status == 0, done.err
@@ -146,7 +146,7 @@ def test_a_language_model_s_run_goes_on_bit_for_bit(command: CommandLine, tmp_pa
         return architecture, {**row, "seconds": 0}, *(sha256(tmp_path / name / file) for file in files)
 
     search = (("morenas.search.engine", "save_tensors"), ("morenas.search.phase", "write_trajectory"))
-    finetune = (("morenas.finetune.loop", "keep_only"), ("morenas.run.session", "save_adapter"))
+    finetune = (("morenas.finetune.loop", "keep_only"), ("morenas.finetune.stage", "save_adapter"))
     assert outcome("killed", search[0], *search, *finetune) == outcome("whole")
 
 

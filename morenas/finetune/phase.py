@@ -9,12 +9,12 @@ from morenas.base.errors import InputError
 from morenas.base.kinds import CAUSAL
 from morenas.base.registry import registry
 from morenas.run.directory import RunDirectory
+from morenas.run.needs import check_sources
 from morenas.run.schema import FinetuneRunConfig, MethodConfig, MethodName, Quantization
-from morenas.search.phase import probe_hub
 
 if TYPE_CHECKING:
     from morenas.finetune.methods import Method
-    from morenas.run.session import Pipeline
+    from morenas.run.session import Session
 
 # The parameters each method takes of the method section.
 PARAMETERS = {
@@ -37,13 +37,15 @@ def execute(config: FinetuneRunConfig, directory: RunDirectory) -> float:
     check_parameters_belong(config)
     check_parameters(config)
     check_there_is_something_to_train(config)
-    probe_hub(config)
-    from morenas.run.session import pipeline
+    check_sources(config)
+    from morenas.finetune.stage import fit
+    from morenas.run.publish import publish
+    from morenas.run.session import session
 
-    with pipeline("finetune", config, directory, config.method.name.value) as run:
+    with session("finetune", config, directory, config.method.name.value) as run:
         method, targets = build(run, config)
-        row = run.fit(method, targets, "finetune", directory.adapter, details=parameters(config))
-        return run.finish("finetune", [row])
+        row = fit(run, method, targets, "finetune", directory.adapter, details=parameters(config))
+        return publish(run, "finetune", [row])
 
 
 def check_architecture_is_named(config: FinetuneRunConfig) -> None:
@@ -117,7 +119,7 @@ def parameters(config: FinetuneRunConfig) -> dict[str, Any]:
     return {key: getattr(config.method, key) for key in PARAMETERS[config.method.name]}
 
 
-def build(run: Pipeline, config: FinetuneRunConfig) -> tuple[Method, dict[str, tuple[int, int]]]:
+def build(run: Session, config: FinetuneRunConfig) -> tuple[Method, dict[str, tuple[int, int]]]:
     """The method and the modules it adapts."""
     from morenas.finetune.methods import More
     from morenas.space import Architecture

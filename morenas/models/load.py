@@ -106,6 +106,18 @@ def find_head(model: nn.Module, new_keys: Iterable[str] = ()) -> tuple[str, ...]
     return tuple(name for name, _ in model.named_modules() if name in head)
 
 
+def pretrained_parameters(model: nn.Module, head: Sequence[str]) -> int:
+    """Parameters of a model before any adapter is put into it, its head not counted."""
+    known: Any = model
+    # transformers knows how many parameters a quantized weight stands for
+    count = known.num_parameters() if hasattr(model, "num_parameters") else _count(model)
+    return int(count) - sum(_count(model.get_submodule(name)) for name in head)
+
+
+def _count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def is_causal(model: nn.Module) -> bool:
     """Whether a model is a causal language model of transformers."""
     from transformers import PreTrainedModel

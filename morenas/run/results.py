@@ -8,9 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from morenas import __version__
 from morenas.base.documents import validate
 from morenas.base.files import read_json, write_json
+from morenas.base.version import __version__
 
 FORMAT = "morenas.results/1"
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "hydra-core", "wandb")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import Tensor, nn
 
 from morenas.base.settings import record
+from morenas.models.load import pretrained_parameters
 from morenas.search.settings import SearchSettings
 from morenas.space import Architecture, Budget, Choice, SearchSpace
 
@@ -60,11 +60,8 @@ class Origin:
     @classmethod
     def of(cls, model: nn.Module, head: Sequence[str]) -> Origin:
         """Look at a model before anything is put into it."""
-        known: Any = model
-        # transformers knows how many parameters a quantized weight stands for
-        count = known.num_parameters() if hasattr(model, "num_parameters") else _count(model)
-        heads = sum(_count(model.get_submodule(name)) for name in head)
-        return cls(str(getattr(model, "name_or_path", "") or type(model).__name__), int(count) - heads)
+        name = str(getattr(model, "name_or_path", "") or type(model).__name__)
+        return cls(name, pretrained_parameters(model, head))
 
     def architecture(
         self,
@@ -80,7 +77,3 @@ class Origin:
         how = {"steps_taken": steps, "stopped": stopped, "choices": [str(choice) for choice in space.choices]}
         allowed = {"params": budget.params, "request": dict(budget.request)}
         return replace(found, budget=allowed, search={**record(settings), **how, "groups": len(space.groups)})
-
-
-def _count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from morenas.base.errors import InputError, RunError
 from morenas.run.directory import RunDirectory
-from morenas.run.schema import Compare, Init, RunConfig, SearchRunConfig, Sharing, Source, Start
+from morenas.run.needs import check_sources
+from morenas.run.schema import Compare, Init, SearchRunConfig, Sharing, Source, Start
 
 if TYPE_CHECKING:
-    from morenas.run.session import Pipeline
+    from morenas.run.session import Session
     from morenas.search.engine import SearchOutcome, SearchSettings
     from morenas.space import Architecture, Budget, SearchSpace
 
@@ -20,16 +21,17 @@ Factors = dict[str, Any]
 def execute(config: SearchRunConfig, directory: RunDirectory) -> float:
     """Run the phases: search, final fine-tune, comparison; return the main metric on the select split."""
     check_comparison(config)
-    probe_hub(config)
-    from morenas.run.session import pipeline
+    check_sources(config)
+    from morenas.run.publish import publish
+    from morenas.run.session import session
 
-    with pipeline("search", config, directory, budget_words(config)) as run:
+    with session("search", config, directory, budget_words(config)) as run:
         architecture, factors, head = search(run, config)
         run.trackers.architecture(architecture)
         rows = [finetune_found(run, config, architecture, factors, head)]
         if compares_with_lora(config) and architecture.modules:  # no LoRA has no parameters
             rows.append(finetune_lora(run, config, architecture))
-        return run.finish("search", rows, dict(architecture.budget))
+        return publish(run, "search", rows, dict(architecture.budget))
 
 
 def check_comparison(config: SearchRunConfig) -> None:
@@ -49,35 +51,13 @@ def compares_with_lora(config: SearchRunConfig) -> bool:
     return automatic or config.compare is Compare.lora
 
 
-def probe_hub(config: RunConfig) -> None:
-    """Notice a hub that is out of reach before anything heavy is imported."""
-    from morenas.base.hub import require_hub
-    from morenas.models.source import hub_need, resolve_model
-    from morenas.tasks.spec import TaskSpec
-
-    task = config.task
-    spec = TaskSpec(
-        task.name,
-        ("text",),
-        ("metric",),
-        kind=task.kind.value,
-        source=task.source.value,
-        hub_path=task.hub_path,
-        data_dir=task.data_dir,
-        mix=task.mix,
-    )
-    needs = (spec.hub_need(), hub_need(config.model.name_or_path))
-    require_hub(*(need for need in needs if need))
-    resolve_model(config.model.name_or_path)
-
-
 def budget_words(config: SearchRunConfig) -> str:
     """The budget in short, for a run's name."""
     words = {"params": config.budget.params, "lora": config.budget.lora_rank, "x": config.budget.fraction}
     return "-".join(f"{key}{value}" for key, value in words.items() if value is not None)
 
 
-def search(run: Pipeline, config: SearchRunConfig) -> tuple[Architecture, Factors, Factors]:
+def search(run: Session, config: SearchRunConfig) -> tuple[Architecture, Factors, Factors]:
     """Search, or take up what a search in this run directory found; architecture, factors and head to start from."""
     from morenas.base.tensors import load_tensors, save_tensors
     from morenas.space import Architecture, Budget, build_space
@@ -103,14 +83,15 @@ def search(run: Pipeline, config: SearchRunConfig) -> tuple[Architecture, Factor
     return architecture, factors, head
 
 
-def run_search(run: Pipeline, config: SearchRunConfig, space: SearchSpace, budget: Budget) -> SearchOutcome:
+def run_search(run: Session, config: SearchRunConfig, space: SearchSpace, budget: Budget) -> SearchOutcome:
     """The bilevel search, from its checkpoint where there is one."""
     from morenas.base.seeds import derive
+    from morenas.finetune.stage import final_steps
     from morenas.search.engine import search_architecture
     from morenas.tasks.batches import Batches
 
-    settings = search_settings(config, run.final_steps())
-    pretrained, tokenizer, size = run.base.get(), run.tokenizer, config.training.batch_size
+    settings = search_settings(config, final_steps(run))
+    pretrained, data, size = run.base.get(), run.data, config.training.batch_size
     run.observer.message(
         f"Searching {len(space.groups)} x {len(space.choices)} choices over {len(space.modules)} modules of "
         f"'{config.model.name_or_path}' for at most {budget.params:,} adapter parameters."
@@ -118,15 +99,15 @@ def run_search(run: Pipeline, config: SearchRunConfig, space: SearchSpace, budge
     with run.meter.phase("search") as measured:
         outcome = search_architecture(
             pretrained.model,
-            Batches(run.encoded.search_train, tokenizer, size, derive(config.seed, "search", "train")),
-            Batches(run.encoded.search_val, tokenizer, size, derive(config.seed, "search", "val")),
+            Batches(data.search_train, data.tokenizer, size, derive(config.seed, "search", "train")),
+            Batches(data.search_val, data.tokenizer, size, derive(config.seed, "search", "val")),
             space,
             budget,
             settings,
             pretrained.head,
             checkpoint=run.directory.checkpoints / "search.safetensors",
             observer=run.observer,
-            select_batches=Batches(run.encoded.select, tokenizer, size, derive(config.seed, "search", "select")),
+            select_batches=Batches(data.select, data.tokenizer, size, derive(config.seed, "search", "select")),
         )
         measured.steps = outcome.steps
     return outcome
@@ -199,7 +180,7 @@ def warmup_steps(config: SearchRunConfig, steps: int) -> int:
     return max(1, min(round(share * steps), steps - 1))
 
 
-def describe(run: Pipeline, outcome: SearchOutcome) -> Architecture:
+def describe(run: Session, outcome: SearchOutcome) -> Architecture:
     """The architecture found, under the model's name as it was given, and with the task that it was found on."""
     from dataclasses import replace
 
@@ -208,7 +189,7 @@ def describe(run: Pipeline, outcome: SearchOutcome) -> Architecture:
     return replace(found, base_model=run.config.model.name_or_path, search={**found.search, **task})
 
 
-def write_trajectory(run: Pipeline, space: SearchSpace, outcome: SearchOutcome) -> None:
+def write_trajectory(run: Session, space: SearchSpace, outcome: SearchOutcome) -> None:
     """Write ``search/trajectory.npz``: mixing probabilities over time, per group."""
     import io
 
@@ -246,10 +227,11 @@ def unpack(tensors: dict[str, Any]) -> tuple[Factors, Factors]:
 
 
 def finetune_found(
-    run: Pipeline, config: SearchRunConfig, architecture: Architecture, factors: Factors, head: Factors
+    run: Session, config: SearchRunConfig, architecture: Architecture, factors: Factors, head: Factors
 ) -> dict[str, Any]:
     """The final fine-tune, in the found structure."""
     from morenas.finetune.methods import Head, More
+    from morenas.finetune.stage import fit
 
     targets = {name: (shape.in_features, shape.out_features) for name, shape in architecture.modules.items()}
     if not targets and run.task.spec.causal:
@@ -259,22 +241,24 @@ def finetune_found(
         )
     if not targets:
         run.observer.message("The search chose no adapter for any module: the head alone is trained, from its start.")
-        return run.fit(Head(), targets, "finetune", run.directory.adapter)
+        return fit(run, Head(), targets, "finetune", run.directory.adapter)
     inherit = config.training.init is Init.inherit
     method = More().with_architecture(architecture, factors if inherit else {}, head if inherit else {})
-    return run.fit(method, targets, "finetune", run.directory.adapter, details={"init": config.training.init.value})
+    return fit(run, method, targets, "finetune", run.directory.adapter, details={"init": config.training.init.value})
 
 
-def finetune_lora(run: Pipeline, config: SearchRunConfig, architecture: Architecture) -> dict[str, Any]:
+def finetune_lora(run: Session, config: SearchRunConfig, architecture: Architecture) -> dict[str, Any]:
     """LoRA with as many parameters, on the modules that were searched."""
     from morenas.finetune.equal_lora import equal_parameter_lora
     from morenas.finetune.methods import RankedLora
+    from morenas.finetune.stage import fit
 
     targets = run.targets(config.space.target_modules, config.space.exclude_modules)
     ranks = equal_parameter_lora(architecture.num_parameters(), targets)
     rank = max(ranks.values())
     alpha = config.comparison.alpha
-    return run.fit(
+    return fit(
+        run,
         RankedLora(rank=rank, alpha=alpha, ranks=ranks),
         targets,
         "compare_lora",

@@ -37,7 +37,7 @@ def train(directory: Path, command: str, *words: str) -> Path:
     """A run, in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"morenas.{command}", *words, f"hydra.run.dir={directory}"])
-        patch.setattr("morenas.run.session.write_report", lambda directory, results: None)
+        patch.setattr("morenas.run.publish.write_report", lambda directory, results: None)
         assert run(command) == 0
     return directory
 

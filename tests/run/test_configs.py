@@ -17,6 +17,7 @@ from morenas.base.errors import InputError
 from morenas.base.kinds import KINDS
 from morenas.base.registry import registry
 from morenas.run.composing import config_directory, register_schemas, to_config
+from morenas.run.needs import task_spec
 from morenas.run.schema import (
     Answer,
     FinetuneRunConfig,
@@ -28,7 +29,6 @@ from morenas.run.schema import (
     Start,
     Stop,
 )
-from morenas.run.session import task_spec
 from morenas.run.usage import choices
 from morenas.search.phase import search_settings
 from morenas.tasks.metrics import check_metrics

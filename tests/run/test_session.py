@@ -10,8 +10,9 @@ import pytest
 import wandb
 from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words
 
+from morenas.run.publish import summary
 from morenas.run.schema import BudgetConfig, ModelConfig, SearchRunConfig, TaskConfig
-from morenas.run.session import run_name, summary
+from morenas.run.session import run_name
 from morenas.search.phase import budget_words
 
 

@@ -22,6 +22,7 @@ from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from morenas.base.documents import validate
+from morenas.finetune import stage
 from morenas.finetune.evaluate import ClassifierScorer
 from morenas.finetune.methods import ShapedMore
 from morenas.run import session
@@ -204,11 +205,12 @@ def test_adapters_go_to_the_modules_that_were_asked_for_and_their_lora_is_the_bu
 
 
 @pytest.mark.parametrize("init", Init)
-def test_the_final_finetune_inherits_what_the_search_trained_or_starts_afresh(init: Init) -> None:
+def test_the_final_finetune_inherits_what_the_search_trained_or_starts_afresh(
+    init: Init, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fitted: list[ShapedMore] = []
-    run = SimpleNamespace(
-        fit=lambda method, *_, **__: fitted.append(method), directory=SimpleNamespace(adapter=Path("adapter"))
-    )
+    monkeypatch.setattr(stage, "fit", lambda run, method, *_, **__: fitted.append(method))
+    run = SimpleNamespace(directory=SimpleNamespace(adapter=Path("adapter")))
     config = SimpleNamespace(training=SimpleNamespace(init=init))
     architecture = Architecture("tiny", "cyclic", {"query": ModuleShape(2, 1, 4, 4)}, 0.1)
     factors, head = {"query": (torch.ones(2, 1, 2), torch.ones(2, 2, 1))}, {"classifier.weight": torch.ones(2, 4)}
@@ -249,8 +251,8 @@ def test_a_test_set_is_read_once_a_method_after_its_training(
         return replace(task, tests=Tests(task.tests))
 
     monkeypatch.setattr(session, "load_task", loaded)
-    monkeypatch.setattr(session, "finetune", told("trained", session.finetune))
-    monkeypatch.setattr(session, "save_adapter", told("saved", session.save_adapter))
+    monkeypatch.setattr(stage, "finetune", told("trained", stage.finetune))
+    monkeypatch.setattr(stage, "save_adapter", told("saved", stage.save_adapter))
     monkeypatch.setattr(ClassifierScorer, "__call__", told("scored", ClassifierScorer.__call__))
     assert command("search", *words, "compare=lora").status == 0
     assert re.fullmatch("((scored )+trained read scored saved ){2}", "".join(f"{event} " for event in events))

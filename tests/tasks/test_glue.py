@@ -14,8 +14,8 @@ from scipy import stats
 from sklearn import metrics as scores
 
 from morenas.run.composing import config_directory, register_schemas, to_config
+from morenas.run.needs import task_spec
 from morenas.run.schema import SearchRunConfig
-from morenas.run.session import task_spec
 from morenas.tasks.load import Task, load_task
 from morenas.tasks.spec import TaskSpec
 

@@ -1,0 +1,122 @@
+"""Fine-tuning as a stage of a run: fit by a method, read the test sets once, keep what was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from morenas.base.files import read_json, write_json
+from morenas.base.seeds import derive
+from morenas.finetune.attach import attach
+from morenas.finetune.evaluate import ClassifierScorer, Scorer
+from morenas.finetune.language import LanguageScorer
+from morenas.finetune.loop import FinetuneData, FinetuneResult, finetune
+from morenas.finetune.methods import Method, Targets, method_name
+from morenas.finetune.saving import save_adapter
+from morenas.finetune.settings import TrainingSettings
+from morenas.run.data import GENERATED
+from morenas.run.schema import RunConfig
+from morenas.run.session import Session
+from morenas.tasks.spec import TaskSpec
+
+
+def fit(
+    run: Session,
+    method: Method,
+    targets: Targets,
+    phase: str,
+    adapter: Path,
+    learning_rate: float | None = None,
+    details: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Fine-tune by a method, read the test sets once, save what was trained.
+
+    Args:
+        targets: Modules that the method may adapt.
+        phase: Names the phase, its checkpoints and its metrics.
+        adapter: Folder for what was trained.
+        learning_rate: None for that of the training settings.
+        details: What to say of the method in its row.
+    Returns:
+        A row of ``results.json``; that of an earlier process, where a resumed run has done all this before.
+    """
+    outcome = run.directory.checkpoints / f"{phase}.json"
+    if outcome.exists():
+        return dict(read_json(outcome, "phase outcome"))
+    settings = training_settings(run.config, run.device)
+    if learning_rate is not None:
+        settings = replace(settings, learning_rate=learning_rate)
+    model, result, seconds = _train(run, method, targets, phase, settings)
+    with run.meter.phase("evaluate"):
+        tests = read_tests(run, model, settings)
+    save_adapter(model, adapter)
+    row = {
+        "name": method_name(method),
+        "metrics": {**tests, "select": result.metrics},
+        "adapter_params": result.adapter_params,
+        "head_params": result.head_params,
+        "params_fraction": result.adapter_params / run.model_parameters,
+        "learning_rate": settings.learning_rate,
+        "steps": result.steps,
+        "seconds": seconds,
+        "details": {"best_step": result.best_step, **(details or {})},
+    }
+    write_json(outcome, row)
+    return row
+
+
+def _train(
+    run: Session, method: Method, targets: Targets, phase: str, settings: TrainingSettings
+) -> tuple[nn.Module, FinetuneResult, float]:
+    """The trained model, what its training came out at, and its seconds."""
+    pretrained, total_steps = run.base.take(), final_steps(run)
+    with run.meter.phase(phase) as measured:
+        seed = derive(run.config.seed, phase)
+        model = attach(pretrained.model, method, dict(targets), pretrained.head, seed, total_steps)
+        checkpoints = run.directory.checkpoints / phase
+        result = finetune(model, finetune_data(run), settings, checkpoints, run.observer, pretrained.head, phase)
+        measured.steps = result.steps
+    return model, result, measured.seconds
+
+
+def training_settings(config: RunConfig, device: str) -> TrainingSettings:
+    """The training section of a config as a fine-tune takes it."""
+    elsewhere = ("init", "gradient_checkpointing")
+    values = {key: value for key, value in asdict(config.training).items() if key not in elsewhere}
+    return TrainingSettings(**values, seed=config.seed, device=device)
+
+
+def final_steps(run: Session) -> int:
+    """Optimizer steps of a final fine-tune."""
+    return training_settings(run.config, run.device).total_steps(len(run.data.final_train))
+
+
+def finetune_data(run: Session) -> FinetuneData:
+    """Data of a fine-tune. Checkpoints are chosen without generating, unless that is what they are chosen by."""
+    names = [name for name in run.task.spec.metrics if name != GENERATED]
+    score = scorer(run, run.task.spec, tuple(dict.fromkeys([*names, run.task.select_metric])))
+    return FinetuneData(run.data.final_train, run.data.select, run.data.tokenizer, score, run.task.select_metric)
+
+
+def read_tests(run: Session, model: nn.Module, settings: TrainingSettings) -> dict[str, dict[str, float]]:
+    """Metrics by test set; of several parts of a task their mean comes first."""
+    tests = {}
+    for name, test in run.task.tests.items():
+        spec = run.task.test_specs[name]
+        score = scorer(run, spec, spec.metrics)
+        tests[name] = score(model, run.data.test(name, test), settings.eval_batch_size, settings.bf16)
+    if run.task.spec.mix is None:
+        return tests
+    mean = {metric: sum(test[metric] for test in tests.values()) / len(tests) for metric in run.task.spec.metrics}
+    return {"mean": mean, **tests}
+
+
+def scorer(run: Session, spec: TaskSpec, metrics: Sequence[str]) -> Scorer:
+    """What scores a model on a task, or on a part of one."""
+    if spec.causal:
+        return LanguageScorer(run.data.tokenizer, metrics, spec.answer, spec.max_new_tokens)
+    return ClassifierScorer(run.data.tokenizer, run.task.metrics)

@@ -1,0 +1,31 @@
+"""What a run needs of the hub; noticed before anything heavy is imported."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from morenas.base.hub import require_hub
+from morenas.models.source import hub_need, resolve_model
+from morenas.run.schema import RunConfig
+from morenas.tasks.spec import TaskSpec
+
+
+def check_sources(config: RunConfig) -> None:
+    """Refuse a task that cannot be, a model that is not there, and a hub that is out of reach.
+
+    Raises:
+        InputError: Naming the key, or what cannot be reached and the ways round it.
+    """
+    needs = (task_spec(config).hub_need(), hub_need(config.model.name_or_path))
+    require_hub(*(need for need in needs if need))
+    resolve_model(config.model.name_or_path)
+
+
+def task_spec(config: RunConfig) -> TaskSpec:
+    """The task section of a config as the tasks package takes it."""
+    task = asdict(config.task)
+    for key in ("kind", "source", "answer", "prompt"):
+        task[key] = task[key].value
+    for key in ("text_columns", "label_names", "metrics", "choices"):
+        task[key] = None if task[key] is None else tuple(task[key])
+    return TaskSpec(**task)
