@@ -25,7 +25,7 @@ def gather(x: Tensor, blocks: Tensor) -> Tensor:
     Returns:
         Shape ``(N * q, tokens)``.
     """
-    if len(blocks) == 1:
+    if len(blocks) == 1:  # N = 1, LoRA: a plain product
         return (x @ blocks[0].T).T
     return torch.bmm(blocks, _slices(x, len(blocks)).transpose(1, 2)).flatten(0, 1)
 
@@ -71,6 +71,7 @@ def interleave(x: Tensor, nblocks: int) -> Tensor:
     Shuffling the channels of a picture of one column is the same map; torch computes it as quickly as a copy.
     """
     tokens, features = x.shape
+    # Channels are the features: N groups of them, dealt out in turn.
     picture = x.reshape(1, tokens, 1, features).permute(0, 3, 1, 2)  # channels last in memory, the quick way
     return F.channel_shuffle(picture, nblocks).permute(0, 2, 3, 1).reshape(tokens, features)
 

@@ -18,6 +18,7 @@ def constant(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
     A tensor made under ``torch.inference_mode`` could never take part in a backward pass again.
     """
 
+    # A bound, since every tensor kept holds memory of its device; a model has some dozens of shapes.
     @lru_cache(maxsize=256)
     def kept(*arguments: P.args, **named: P.kwargs) -> Tensor:
         with torch.inference_mode(False):

@@ -36,6 +36,7 @@ def to_lora(first: Tensor, second: Tensor, link: Link, in_features: int, out_fea
 
 def dense_first(first: Tensor, in_features: int) -> Tensor:
     """The input side of the pair, shape ``(N * r, n)``: row ``k * r + j`` is value ``(k, j)``."""
+    # Embedding a diagonal over the block dimension puts block k into rows and columns of its own, zeros elsewhere.
     diagonal = torch.diag_embed(first.permute(1, 2, 0), dim1=0, dim2=2)  # (N, r, N, p)
     return diagonal.flatten(2).flatten(0, 1)[:, :in_features]
 
@@ -54,6 +55,7 @@ def dense_second(second: Tensor, link: Link, out_features: int) -> Tensor:
 @constant
 def _places(link: Link, nblocks: int, blk_r: int, height: int, device: str) -> Tensor:
     """Where each number of ``second`` lies in the flattened ``(N * r, N * height)`` matrix."""
+    # Number (l, i, a) of ``second`` belongs to the value that slot (l, a) takes, and to output i * N + l: interleaved.
     row = link_permutation(link, nblocks, blk_r, device).view(nblocks, 1, blk_r)
     column = torch.arange(nblocks * height, device=device).view(height, nblocks).T.unsqueeze(2)
     return (row * (nblocks * height) + column).flatten()

@@ -67,11 +67,12 @@ class _Linked(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, first, link, second = ctx.saved_tensors
         need_x, need_first, need_link, need_second, need_plus, _ = ctx.needs_input_grad
+        # What the search freezes needs no gradient: each product below is made only for those that ask for it.
         by_block = deinterleave(_padded(grad, second.shape[0] * second.shape[1]), len(second))
         slots_grad = gather(by_block, second.transpose(1, 2))
         x_grad = first_grad = link_grad = second_grad = None
         if need_second or need_link:
-            hidden = gather(x, first)
+            hidden = gather(x, first)  # made again: keeping it would cost N * r numbers a token in every layer
             second_grad = outer(_forth(hidden, link), by_block, len(second)).transpose(1, 2) if need_second else None
             link_grad = _link_grad(hidden, slots_grad, link) if need_link else None
         del by_block  # as large as the output; what comes next is as large as the input
@@ -89,6 +90,7 @@ def _forth(hidden: Tensor, link: Tensor) -> Tensor:
 
 def _back(slots: Tensor, link: Tensor) -> Tensor:
     """The adjoint of ``_forth``."""
+    # The adjoint of a permutation is its inverse, and argsort gives that.
     return slots.index_select(0, link.argsort()) if link.ndim == 1 else _mixed(link.transpose(1, 2), slots)
 
 

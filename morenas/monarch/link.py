@@ -33,5 +33,7 @@ def link_permutation(link: Link, nblocks: int, blk_r: int, device: torch.device 
 def _permutation(link: Link, nblocks: int, blk_r: int, device: str) -> Tensor:
     block = torch.arange(nblocks, device=device).unsqueeze(1)
     slot = torch.arange(blk_r, device=device)
+    # ``Link`` says where a value goes; wanted is where slot (l, a) takes its value from, the inverse. Cyclic: value
+    # (l - a, a), number (l - a) mod N * r + a. Monarch: the value whose number is a * N + l.
     permutation = (block - slot) % nblocks * blk_r + slot if link is Link.CYCLIC else slot * nblocks + block
     return permutation.flatten()

@@ -34,7 +34,7 @@ class _BlockPair(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, blocks: Tensor, rows: Tensor, plus: Tensor | None) -> Tensor:
-        hidden = gather(x, blocks).T
+        hidden = gather(x, blocks).T  # not kept for the backward pass, which makes it again
         return hidden @ rows if plus is None else torch.addmm(plus, hidden, rows)
 
     @staticmethod

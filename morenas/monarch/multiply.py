@@ -51,6 +51,7 @@ def multiply(
         raise ValueError(f"{nblocks} blocks of width {width} do not fit {x.shape[-1]} features.")
     if not 0 <= nblocks * second.shape[1] - out_features < nblocks:
         raise ValueError(f"{nblocks} blocks of height {second.shape[1]} do not fit {out_features} output features.")
+    # The products are autograd functions of our own, which autocast does not see through.
     x, first, second = cast_for_autocast(x, first, second)
     way = WAYS[quickest_way(nblocks, blk_r, x.numel() // x.shape[-1] * out_features * x.element_size())]
     return add_to(plus, x.dtype, lambda onto: way(x, first, second, link, out_features, onto))

@@ -31,14 +31,17 @@ def project(dense: Tensor, nblocks: int, blk_r: int, link: Link) -> tuple[Tensor
     # torch has no SVD in half precision.
     precise = pieces.to(torch.promote_types(dense.dtype, torch.float32))
     u, values, vt = torch.linalg.svd(precise, full_matrices=False)
-    root = values.sqrt()
+    root = values.sqrt()  # half to each factor: with all of it in one, the other's gradients would be that much larger
     first = dense.new_zeros(nblocks, blk_r, width)
     second = dense.new_zeros(nblocks, height, blk_r)
+    # Slots come in ascending order, and each takes the largest singular value that its pair of blocks has left. Under
+    # the cyclic link the slots of a smaller rank so hold the projection of that rank.
     used = [[0] * nblocks for _ in range(nblocks)]
     for slot, value in enumerate(link_permutation(link, nblocks, blk_r).tolist()):
         (out_block, out_slot), (in_block, in_value) = divmod(slot, blk_r), divmod(value, blk_r)
         rank = used[out_block][in_block]
         used[out_block][in_block] += 1
+        # A sub-matrix has no more singular values than rows or columns: slots beyond them stay zero.
         if rank < root.shape[-1]:
             scale = root[out_block, in_block, rank]
             first[in_block, in_value] = scale * vt[out_block, in_block, rank]
