@@ -122,7 +122,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, help=f"rounds of a comparison ({Bench.pairs})")
     parser.add_argument("--run-pairs", type=int, help=f"rounds of whole runs ({Bench.run_pairs})")
     parser.add_argument("--run-steps", type=int, help=f"final steps of a whole run ({Bench.run_steps})")
-    parser.add_argument("--threads", type=int, help=f"processor threads ({Bench.threads})")
+    parser.add_argument("--threads", type=int, help=f"CPU threads ({Bench.threads})")
     parser.add_argument("--device", default=Bench.device, help="cpu, cuda or cuda:<number> (%(default)s)")
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES), help="(%(default)s)")
     parser.add_argument("--seed", type=int, help=f"({Bench.seed})")

@@ -1,5 +1,6 @@
-"""The Monarch adapter as a method of PEFT: config, layer, model; and what LoRAs and published checkpoints are in its
-terms. Importing this package registers it."""
+"""The Monarch adapter as a method of PEFT: config, layer, model; LoRA pairs and published checkpoints to and from it.
+
+Importing this package registers it with PEFT."""
 
 from morenas.adapters.config import MoReConfig
 from morenas.adapters.factors import more_layers, set_factors

@@ -96,7 +96,7 @@ def verdicts(rows: Sequence[Row], bench: Bench) -> list[Verdict]:
 
 
 def _as_asked(row: Row, bench: Bench) -> bool:
-    """The bars are about float32 on two threads of a processor, at least ten pairs, and MiniLM's own weights."""
+    """The bars are about float32 on two CPU threads, at least ten pairs, and MiniLM's own weights."""
     pairs = bench.run_pairs if row.section == runs.SECTION else bench.pairs
     machine = (bench.device, bench.dtype, bench.threads) == ("cpu", torch.float32, 2)
     weights = row.section in ("layers", "large") or bench.minilm is not None

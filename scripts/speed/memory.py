@@ -23,7 +23,7 @@ PRELOADED = ["peft", "transformers", "morenas.finetune", "morenas.supernet", "ma
 def peak_of(build: Callable[..., Callable[[], object]], bench: Bench, *arguments: Any) -> int:
     """Bytes by which memory rose above what stood before the first step.
 
-    On a processor some 15 MiB of it are the libraries' own, loaded in a first step whatever it computes.
+    On a CPU some 15 MiB of it are the libraries' own, loaded in a first step whatever it computes.
 
     Args:
         build: Of a module, so that another process finds it; ``build(bench, *arguments)`` returns the step.
