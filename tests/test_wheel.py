@@ -29,11 +29,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_it_carries_configs_schemas_and_the_demo_and_nothing_else(wheel: Path) -> None:
+def test_it_carries_configs_schemas_templates_and_the_demo_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for name in ("configs/search.yaml", "configs/task/glue/rte.yaml", "assets/demo/model.safetensors"):
         assert f"morenas/{name}" in names
     assert "morenas/assets/schemas/results.schema.json" in names
+    assert {"morenas/assets/templates/report.html.jinja", "morenas/assets/templates/card.md.jinja"} <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"morenas"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from morenas.monarch import num_parameters
 from morenas.run.reading import FinishedRun
 
 CARD = "README.md"
+TEMPLATE = files("morenas") / "assets" / "templates" / "card.md.jinja"
 TITLES = {
     "lora": "A LoRA for {base}, found as Monarch adapters",
     "more": "Monarch adapters for {base}",
@@ -29,15 +31,24 @@ def write_card(folder: Path, exported: Exported, base: str, run: FinishedRun | N
     """Write the card of an export beside it.
 
     Args:
-        base: Name or folder of the base model; of a folder the card tells its own name alone.
+        base: Name or folder of the base model; of a folder the card names the last part alone.
         run: The run that trained it, for task, metric and command.
     """
     name, licence = public_name(base), base_licence(base)
-    parts = [f"# {TITLES[exported.form].format(base=name)}", _facts(name, licence, exported, run)]
-    parts += [_loading(exported, name), _measured(run, exported), _architecture(exported), _origin(run)]
-    data = _metadata(exported, name, licence, run)
-    text = "\n\n".join(part for part in parts if part)
-    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n").save(folder / CARD)
+    card = ModelCard.from_template(
+        _metadata(exported, name, licence, run),
+        template_str=TEMPLATE.read_text(encoding="utf-8"),
+        title=TITLES[exported.form].format(base=name),
+        base=name,
+        licence=licence,
+        form=exported.form,
+        causal=exported.causal,
+        loader="AutoModelForCausalLM" if exported.causal else "AutoModelForSequenceClassification",
+        modules=_modules(exported),
+        truncated=bool(exported.errors),
+        **(_of_run(run) if run else {"results": None}),
+    )
+    card.save(folder / CARD)
 
 
 def public_name(base: str) -> str:
@@ -85,99 +96,38 @@ def _eval_results(run: FinishedRun, task_type: str) -> list[EvalResult]:
     ]
 
 
-def _kept(run: FinishedRun) -> str:
-    """How the frozen weights were kept in training, where that was not as they are."""
-    model = run.results["model"]
+def _of_run(run: FinishedRun) -> dict[str, Any]:
+    """What the card says of the run that trained the adapter."""
+    model, versions = run.results["model"], run.results["versions"]
     dtype, quantization = model.get("dtype", "float32"), model.get("quantization", "none")
-    kept = [dtype] * (dtype != "float32") + [f"quantized ({quantization})"] * (quantization != "none")
-    return f"; its frozen weights were kept {' and '.join(kept)} in training" if kept else ""
+    return {
+        "results": run.results,
+        "row": run.results["methods"][0],
+        "kind": run.kind,
+        # how the frozen weights were kept in training, where that was not as they are
+        "frozen": [dtype] * (dtype != "float32") + [f"quantized ({quantization})"] * (quantization != "none"),
+        "tests": _tests(run),
+        "versions": [f"{name} {version}" for name, version in versions.items() if version],
+    }
 
 
-def _facts(name: str, licence: str | None, exported: Exported, run: FinishedRun | None) -> str:
-    lines = [f"- Base model: `{name}`"]
-    if run is not None:
-        row = run.results["methods"][0]
-        lines[0] += f", fingerprint `{run.results['model']['fingerprint'][:16]}`{_kept(run)}"
-        lines += [f"- Task: {run.results['task']} ({run.kind})", f"- Metric: {run.results['metric']}"]
-        lines += [f"- Method: {row['name']}, {row['adapter_params']:,} adapter parameters "]
-        lines[-1] += f"({row['params_fraction']:.3%} of the model) and {row['head_params']:,} of the head"
-    elif exported.shapes:
-        lines += [f"- Adapter parameters: {sum(map(_parameters, exported.shapes.values())):,}"]
-    told = f"{licence}, as its card says" if licence else "not told by what came with it; see where it was published"
-    return "\n".join([*lines, f"- Licence of the base model: {told}. Read it before you pass this on."])
-
-
-def _loading(exported: Exported, name: str) -> str:
-    loader = "AutoModelForCausalLM" if exported.causal else "AutoModelForSequenceClassification"
-    if exported.form == "merged":
-        lines = [
-            f"from transformers import {loader}, AutoTokenizer",
-            f'model = {loader}.from_pretrained("<this folder>")',
-        ]
-        return _section("Loading", _code([*lines, 'tokenizer = AutoTokenizer.from_pretrained("<this folder>")']))
-    labels = "" if exported.causal else ", num_labels=<labels>"
-    lines = ["import morenas  # registers the adapter with PEFT"] if exported.form == "more" else []
-    lines += ["from peft import PeftModel", f"from transformers import {loader}"]
-    lines += [
-        f'model = {loader}.from_pretrained("{name}"{labels})',
-        'model = PeftModel.from_pretrained(model, "<this folder>")',
+def _modules(exported: Exported) -> list[dict[str, Any]]:
+    """The adapted modules of a MoRe adapter, with what each became."""
+    return [
+        {
+            "name": name,
+            "nblocks": nblocks,
+            "blk_r": blk_r,
+            "in_features": in_features,
+            "out_features": out_features,
+            "params": num_parameters(in_features, out_features, nblocks, blk_r),
+            "rank": exported.ranks.get(name, nblocks * blk_r),
+            "error": exported.errors.get(name, 0),
+        }
+        for name, (nblocks, blk_r, in_features, out_features) in exported.shapes.items()
     ]
-    note = (
-        "" if exported.causal else "\n\nWhere the base model has no pad token, set `model.config.pad_token_id` first."
-    )
-    return _section("Loading", _code(lines) + note)
-
-
-def _measured(run: FinishedRun | None, exported: Exported) -> str:
-    if run is None:
-        return ""
-    rows = [
-        f"| {split} | {metric} | {value:.4f} |"
-        for split, metrics in _tests(run).items()
-        for metric, value in metrics.items()
-    ]
-    note = "Of the adapter before it was truncated:\n\n" if exported.errors else ""
-    return _section("Measured", note + "\n".join(["| split | metric | value |", "|---|---|---:|", *rows]))
-
-
-def _architecture(exported: Exported) -> str:
-    if not exported.shapes:
-        return ""
-    lines = ["| module | in | out | N | r | parameters | LoRA rank | relative error |"]
-    lines += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
-    for name, shape in exported.shapes.items():
-        nblocks, blk_r, in_features, out_features = shape
-        rank, error = exported.ranks.get(name, nblocks * blk_r), exported.errors.get(name)
-        lines.append(
-            f"| `{name}` | {in_features} | {out_features} | {nblocks} | {blk_r} | {_parameters(shape):,} | {rank} | "
-            f"{'0' if error is None else f'{error:.3g}'} |"
-        )
-    told = "A Monarch matrix of N blocks of rank r is a LoRA of rank N r: the same function."
-    if exported.errors:
-        told += " Where there is an error, this is the best approximation; relative, in the Frobenius norm."
-    return _section("Architecture", f"{told}\n\n" + "\n".join(lines))
-
-
-def _origin(run: FinishedRun | None) -> str:
-    if run is None:
-        return ""
-    versions = ", ".join(f"{name} {version}" for name, version in run.results["versions"].items() if version)
-    return _section("Made by", _code([run.results["command"]], "sh") + f"\n\nSeed {run.results['seed']}; {versions}.")
 
 
 def _tests(run: FinishedRun) -> Mapping[str, Mapping[str, Any]]:
     metrics = run.results["methods"][0]["metrics"]
     return {split: values for split, values in metrics.items() if split != "select"}
-
-
-def _parameters(shape: tuple[int, int, int, int]) -> int:
-    nblocks, blk_r, in_features, out_features = shape
-    return num_parameters(in_features, out_features, nblocks, blk_r)
-
-
-def _section(title: str, text: str) -> str:
-    return f"## {title}\n\n{text}"
-
-
-def _code(lines: list[str], language: str = "python") -> str:
-    return "\n".join([f"```{language}", *lines, "```"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 import json
 from collections.abc import Sequence
@@ -10,20 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from morenas.base.files import read_json, write_text
 from morenas.tracking.figures import architecture_figure, curves_figure, probabilities_figure
 from morenas.tracking.table import method_words
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2733; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; border-bottom: 1px solid #d5dce3; }
-table { border-collapse: collapse; }
-th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #e6ebf0; }
-th:first-child, td:first-child { text-align: left; } code, pre { background: #f4f6f8; padding: .1rem .3rem; }
-pre { padding: .6rem; overflow-x: auto; } svg { max-width: 100%; height: auto; }
-"""
 PANELS = {
     "loss": ("search/lower_loss", "search/upper_loss"),
     "expected parameters": ("search/expected_params",),
@@ -32,32 +24,39 @@ PANELS = {
 }
 
 
+TEMPLATES = Environment(
+    loader=PackageLoader("morenas", "assets/templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
+"""The header of a table, and its rows."""
+
+
 def write_report(directory: Path, results: dict[str, Any]) -> None:
     """Write ``report.html`` of a run directory.
 
     Args:
-        directory: What is in it is told; parts that are not there are left out.
+        directory: The report shows what is in it; parts that are not there are left out.
         results: The document of ``results.json``.
     """
-    title = f"{results['task']} on {results['model']['name']}"
-    sections = [
-        f"<h1>{html.escape(title)}</h1>",
-        f"<p>{results['kind']}, seed {results['seed']}, {html.escape(results['device'])}</p>",
-        _methods(results),
-        _architecture(directory),
-        _search(directory, results),
-        _phases(results),
-        f"<h2>Data</h2><pre>{html.escape(json.dumps(results['data'], indent=2, ensure_ascii=False))}</pre>",
-        _repeat(results),
-    ]
-    page = (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>"
-        f"<style>{STYLE}</style></head><body>{''.join(sections)}</body></html>\n"
+    page = TEMPLATES.get_template("report.html.jinja").render(
+        title=f"{results['task']} on {results['model']['name']}",
+        results=results,
+        methods=_methods(results),
+        architecture=_architecture(directory),
+        search=_search(directory, results),
+        phases=_phases(results),
+        data=json.dumps(results["data"], indent=2, ensure_ascii=False),
+        versions=[f"{name} {version}" for name, version in results["versions"].items() if version],
     )
     write_text(directory / "report.html", page)
 
 
-def _methods(results: dict[str, Any]) -> str:
+def _methods(results: dict[str, Any]) -> Cells:
     metrics = [(split, name) for split, values in results["methods"][0]["metrics"].items() for name in values]
     header = ["method", *(f"{split} {name}" for split, name in metrics), "adapter params", "of the model", "seconds"]
     rows = [
@@ -70,35 +69,35 @@ def _methods(results: dict[str, Any]) -> str:
         ]
         for index, row in enumerate(results["methods"])
     ]
-    return "<h2>Results</h2>" + _table(header, rows)
+    return header, rows
 
 
-def _architecture(directory: Path) -> str:
+def _architecture(directory: Path) -> str | None:
+    """The heat map; empty where no module has an adapter, None where there is no architecture."""
     path = directory / "architecture.json"
     if not path.exists():
-        return ""
+        return None
     modules = read_json(path, "architecture")["modules"]
     shapes = {name: (shape["nblocks"], shape["blk_r"]) for name, shape in modules.items()}
-    return "<h2>Architecture</h2>" + (
-        _svg(architecture_figure(shapes)) if shapes else "<p>No module has an adapter.</p>"
-    )
+    return _svg(architecture_figure(shapes)) if shapes else ""
 
 
-def _search(directory: Path, results: dict[str, Any]) -> str:
+def _search(directory: Path, results: dict[str, Any]) -> list[str]:
+    """Curves and final mixing probabilities, those that there are."""
     metrics, trajectory = directory / "search" / "metrics.jsonl", directory / "search" / "trajectory.npz"
-    parts = []
+    figures = []
     if metrics.exists():
         lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
         marks = {"expected parameters": results["budget"]["params"]} if results["budget"] else {}
-        parts.append(_svg(curves_figure(lines, PANELS, marks)))
+        figures.append(_svg(curves_figure(lines, PANELS, marks)))
     if trajectory.exists():
         with np.load(trajectory) as arrays:
             probs, groups, choices = arrays["probs"][-1], arrays["groups"].tolist(), arrays["choices"].tolist()
-        parts.append(_svg(probabilities_figure(probs, groups, choices)))
-    return "<h2>Search</h2>" + "".join(parts) if parts else ""
+        figures.append(_svg(probabilities_figure(probs, groups, choices)))
+    return figures
 
 
-def _phases(results: dict[str, Any]) -> str:
+def _phases(results: dict[str, Any]) -> Cells:
     rows = [
         [
             phase["name"],
@@ -109,23 +108,11 @@ def _phases(results: dict[str, Any]) -> str:
         ]
         for phase in results["phases"]
     ]
-    return "<h2>Phases</h2>" + _table(["phase", "seconds", "steps", "peak memory, MiB", "over the model, MiB"], rows)
-
-
-def _repeat(results: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items() if version)
-    commit = f" · commit {html.escape(results['git_commit'])}" if results["git_commit"] else ""
-    return f"<h2>To repeat it</h2><pre>{html.escape(results['command'])}</pre><p>{html.escape(versions)}{commit}</p>"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return ["phase", "seconds", "steps", "peak memory, MiB", "over the model, MiB"], rows
 
 
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg")
     text = buffer.getvalue()
-    return f"<div>{text[text.index('<svg') :]}</div>"
+    return text[text.index("<svg") :]  # without the XML declaration in front of it
