@@ -17,7 +17,7 @@ LAYERS: dict[str, set[str]] = {
     "space": {"base", "monarch"},
     "adapters": {"base", "monarch", "space"},
     "supernet": {"base", "monarch", "space"},
-    "selection": set(),
+    "selection": {"base"},
     "tasks": {"base"},
     "models": {"base"},
     "tracking": {"base"},

@@ -15,9 +15,9 @@ from tiny_runs import SEARCH_WORDS, CommandLine, read, record_words, run, write_
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from morenas.base.documents import validate
+from morenas.base.registry import registry
 from morenas.export.command import main as export
 from morenas.finetune.language import LanguageScorer
-from morenas.selection import SELECTIONS
 from morenas.space import Architecture
 
 SEARCH = [*SEARCH_WORDS, "search.steps=4"]
@@ -119,7 +119,7 @@ def test_a_finetune_repeats_the_found_architecture(
 def test_where_nothing_is_worth_an_adapter_there_is_nothing_to_train(
     command: CommandLine, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(SELECTIONS, "argmax", lambda scores, costs, budget: [0] * len(scores))
+    monkeypatch.setitem(registry("selection")._targets, "argmax", lambda evidence: [0] * len(evidence.costs))
     done = command("search", *words, *SEARCH, "selection=argmax")
     assert done.status == 1 and "Traceback" not in done.err
     assert "chose no adapter" in done.err and "space.ranks" in done.err

@@ -43,8 +43,8 @@ BUILTIN: dict[str, dict[str, str]] = {
         "neumann": "morenas.bilevel.hypergradients.neumann:Neumann",
     },
     "selection": {
-        "surrogate": "morenas.selection.measured:surrogate",
-        "perturbation": "morenas.selection.measured:perturbation",
+        "surrogate": "morenas.selection.surrogate:surrogate",
+        "perturbation": "morenas.selection.perturbation:perturbation",
         "playoff": "morenas.selection.playoff:playoff",
         "budgeted": "morenas.selection.budgeted:budgeted",
         "argmax": "morenas.selection.argmax:argmax",

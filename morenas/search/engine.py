@@ -32,7 +32,7 @@ from morenas.bilevel import (
 from morenas.search.outcome import Origin, SearchOutcome
 from morenas.search.playoff import PlayOff
 from morenas.search.settings import SearchSettings
-from morenas.selection import MEASURED, SELECTIONS, Finals
+from morenas.selection import Evidence
 from morenas.space import Budget, SearchSpace
 from morenas.supernet import Relaxation, Supernet
 from morenas.supernet.prepare import evaluation_mode, prepared
@@ -403,23 +403,25 @@ class _Search:
 
     def select(self) -> Sequence[int]:
         """One choice a group, by the selection of the settings; a play-off leaves the weights of its winner behind."""
-        name = self.settings.selection
+        settings, selections = self.settings, registry("selection")
         scores = self.relaxation.scores(self.logits.detach().masked_fill(self.forbidden, -torch.inf))
-        if name in SELECTIONS:
-            return SELECTIONS[name](scores, self.costs, self.budget)
         scores = scores.masked_fill(self.forbidden, 0.0)
-        priors = [scores] if self.energy is None else [scores, self.energy]
-        finals = self._playoff()
-        fewest = self.settings.playoff if name == "playoff" else 1
-        asked = Finals(
-            self.measure,
-            self.settings.measurements or max(_measurements(self.settings.steps), fewest),
-            torch.Generator().manual_seed(derive(self.settings.seed, "selection")),
-            self.settings.playoff,
-            finals,
+        playoff = self._playoff()
+        evidence = Evidence(
+            priors=[scores] if self.energy is None else [scores, self.energy],
+            costs=self.costs,
+            allowed=~self.forbidden,
+            budget=self.budget,
+            generator=torch.Generator().manual_seed(derive(settings.seed, "selection")),
+            measure=self.measure,
+            train_and_measure=playoff,
+            measurements=settings.measurements,
+            usual_measurements=_measurements(settings.steps),
+            finalists=settings.playoff,
         )
-        picks = MEASURED[name](priors, self.costs, ~self.forbidden, self.budget, asked)
-        finals.settle()
+        picks: Sequence[int] = selections.build(settings.selection)(evidence)
+        evidence.check(picks, selections.chosen_by(settings.selection))
+        playoff.leave(picks)
         return picks
 
     def _playoff(self) -> PlayOff:

@@ -30,6 +30,7 @@ class PlayOff:
     lowest: float = math.inf
     first: list[Tensor] = field(default_factory=list)
     best: list[Tensor] = field(default_factory=list)
+    winner: tuple[int, ...] = ()
 
     def __call__(self, picks: Sequence[int]) -> float:
         """Loss of an architecture once it is trained; its weights are kept if it is the lowest so far.
@@ -43,13 +44,16 @@ class PlayOff:
         self.begin().run()
         loss = self.judge()
         if loss < self.lowest:
-            self.lowest, self.best = loss, _copies(self.weights)
+            self.lowest, self.best, self.winner = loss, _copies(self.weights), tuple(picks)
         return loss
 
-    def settle(self) -> None:
-        """Leave the weights of the best behind; where none was trained, those that there are."""
-        if self.best:
-            _fill(self.weights, self.best)
+    def leave(self, picks: Sequence[int]) -> None:
+        """Leave the weights behind that go with an architecture.
+
+        Those that it was trained to where its loss was the lowest; else those that there were at first, and no others'.
+        """
+        if self.first:
+            _fill(self.weights, self.best if tuple(picks) == self.winner else self.first)
 
 
 def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -1,23 +1,20 @@
-"""From logits to one architecture that never exceeds the budget."""
+"""From scores to one architecture that never exceeds the budget: one protocol, one selection a file."""
 
 from morenas.selection.argmax import argmax
 from morenas.selection.budgeted import budgeted
-from morenas.selection.measured import Measurements, perturbation, surrogate
-from morenas.selection.playoff import Finals, playoff
-
-SELECTIONS = {"budgeted": budgeted, "argmax": argmax}
-"""By the logits alone."""
-
-MEASURED = {"surrogate": surrogate, "perturbation": perturbation, "playoff": playoff}
-"""By the losses of whole architectures in the supernet's weights."""
+from morenas.selection.evidence import Evidence, Picks, Selection
+from morenas.selection.knapsack import knapsack
+from morenas.selection.perturbation import perturbation
+from morenas.selection.playoff import playoff
+from morenas.selection.surrogate import surrogate
 
 __all__ = [
-    "MEASURED",
-    "SELECTIONS",
-    "Finals",
-    "Measurements",
+    "Evidence",
+    "Picks",
+    "Selection",
     "argmax",
     "budgeted",
+    "knapsack",
     "perturbation",
     "playoff",
     "surrogate",

@@ -1,38 +1,20 @@
-"""A play-off among the few that measurement in the supernet's weights likes best."""
+"""A play-off among the few architectures of lowest measured loss: each is trained alone for a while."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from torch import Tensor
-
-from morenas.selection.measured import Measurements
-from morenas.selection.surrogate import Surrogate
+from morenas.selection.evidence import Evidence
+from morenas.selection.surrogate import LossModel
 
 
-@dataclass(frozen=True)
-class Finals(Measurements):
-    """What may be asked, of trained architectures too.
-
-    Attributes:
-        finalists: Architectures to train, at most.
-        trained_loss: Of an architecture that was trained alone for a while, on data that trained no weight.
-    """
-
-    finalists: int
-    trained_loss: Callable[[Sequence[int]], float]
-
-
-def playoff(priors: Sequence[Tensor], costs: Tensor, allowed: Tensor, budget: int, asked: Finals) -> Sequence[int]:
+def playoff(evidence: Evidence) -> Sequence[int]:
     """Of the architectures of lowest loss that ``surrogate`` measures, the best once each was trained for a while.
 
-    Args:
-        priors: As ``surrogate`` takes them, and the rest.
     Raises:
         ValueError: If nothing fits the budget, or a loss in the supernet's weights is not finite.
     """
-    met = Surrogate(priors, costs, allowed, budget, asked.generator)
-    met.improve(asked.loss, asked.count)
-    finalists = sorted(met.measured, key=lambda picks: met.measured[picks])[: asked.finalists]
-    return min(finalists, key=asked.trained_loss)
+    model = LossModel.of(evidence)
+    model.improve(evidence.measure, evidence.count(least=evidence.finalists))
+    finalists = sorted(model.measured, key=lambda picks: model.measured[picks])[: evidence.finalists]
+    return min(finalists, key=evidence.train_and_measure)

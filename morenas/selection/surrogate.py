@@ -1,4 +1,4 @@
-"""Scores corrected by measurement: whole architectures are asked for their loss, and a linear model of it is fitted.
+"""Scores corrected by measurement: losses of whole architectures are measured, and a linear model of them is fitted.
 
 The model says that an architecture's loss is a constant, less a positive multiple of each prior score of its choices,
 plus a correction of every single choice. Where nothing was measured the corrections are zero and the priors decide.
@@ -16,23 +16,32 @@ import torch
 from sklearn.linear_model import RidgeCV
 from torch import Tensor
 
-from morenas.selection.budgeted import budgeted
+from morenas.selection.evidence import Evidence, Picks
+from morenas.selection.knapsack import knapsack
 
-Picks = tuple[int, ...]
 STRENGTH = 10.0  # how much more freely the priors' multiples are fitted than the corrections
 NOISE = (0.3, 1.0)  # of the standardized scores, by which proposals differ: least and most
 ALPHAS = tuple(10.0**power for power in range(-3, 4))
 
 
+def surrogate(evidence: Evidence) -> Picks:
+    """The architecture of lowest measured loss among those that a linear model of the loss proposes.
+
+    Raises:
+        ValueError: If nothing fits the budget, or a loss is not finite.
+    """
+    return LossModel.of(evidence).improve(evidence.measure, evidence.count())
+
+
 @dataclass
-class Surrogate:
+class LossModel:
     """Proposes architectures, learns from their measured losses, and scores every choice.
 
     Attributes:
         priors: One or more scores of every choice, higher is better, each ``(groups, choices)``; kept standardized.
         costs: Of every choice, same shape.
         allowed: Which choices may be taken, same shape.
-        measured: Loss of every architecture asked about, by its choices.
+        measured: Loss of every architecture that was measured, by its choices.
     """
 
     priors: Sequence[Tensor]
@@ -41,6 +50,11 @@ class Surrogate:
     budget: int
     generator: torch.Generator
     measured: dict[Picks, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> LossModel:
+        """The model before anything was measured."""
+        return cls(evidence.priors, evidence.costs, evidence.allowed, evidence.budget, evidence.generator)
 
     def __post_init__(self) -> None:
         self.priors = [_standardized(prior, self.allowed) for prior in self.priors]
@@ -57,21 +71,21 @@ class Surrogate:
         """
         count, tries = max(count, 1), 0
 
-        def ask(picks: Picks) -> None:
+        def propose(picks: Picks) -> None:
             if len(self.measured) < count:
                 self._measure(evaluate, picks)
 
         for prior in self.priors:
-            ask(self._best(prior))
+            propose(self._best(prior))
         while len(self.measured) < count // 2 and (tries := tries + 1) < 20 * count:
-            ask(self._proposal(self._mixture()))
+            propose(self._proposal(self._mixture()))
         scores = self.scores()
-        ask(self._best(scores))
+        propose(self._best(scores))
         while (known := len(self.measured)) < count and (tries := tries + 1) < 20 * count:
-            ask(self._proposal(scores))
+            propose(self._proposal(scores))
             if len(self.measured) > known:
                 scores = self.scores()
-                ask(self._best(scores))
+                propose(self._best(scores))
         return min(self.measured, key=lambda picks: self.measured[picks])
 
     def scores(self) -> Tensor:
@@ -110,7 +124,7 @@ class Surrogate:
         return self._best(scores + size * noise)
 
     def _best(self, scores: Tensor) -> Picks:
-        return tuple(budgeted(scores.masked_fill(~self.allowed, -torch.inf), self.costs, self.budget))
+        return tuple(knapsack(scores.masked_fill(~self.allowed, -torch.inf), self.costs, self.budget))
 
     def _measure(self, evaluate: Callable[[Picks], float], picks: Picks) -> None:
         if picks in self.measured:

@@ -22,13 +22,13 @@ from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from morenas.base.documents import validate
+from morenas.base.registry import registry
 from morenas.finetune import stage
 from morenas.finetune.evaluate import ClassifierScorer
 from morenas.finetune.methods import ShapedMore
 from morenas.run import session
 from morenas.run.schema import Init
 from morenas.search.phase import finetune_found
-from morenas.selection import SELECTIONS
 from morenas.space import Architecture, ModuleShape
 from morenas.tasks.load import Task
 
@@ -176,7 +176,7 @@ def test_a_search_that_a_guard_stopped_says_so_and_goes_on_to_the_fine_tune(
 def test_where_nothing_is_worth_an_adapter_the_head_is_trained_and_no_lora_compared(
     command: CommandLine, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(SELECTIONS, "argmax", lambda scores, costs, budget: [0] * len(scores))
+    monkeypatch.setitem(registry("selection")._targets, "argmax", lambda evidence: [0] * len(evidence.costs))
     done = command("search", *words, "selection=argmax", "compare=lora")
     assert done.status == 0, done.err
     assert "chose no adapter" in done.out

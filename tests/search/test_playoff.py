@@ -9,7 +9,7 @@ import torch
 
 from morenas.bilevel import HYPERGRADIENTS, BilevelLoop, BilevelProblem, Level, NonFiniteLoss, Schedule
 from morenas.search.playoff import PlayOff
-from morenas.selection import Finals, playoff
+from morenas.selection import Evidence, playoff
 
 
 class Race:
@@ -39,15 +39,23 @@ def test_each_starts_from_the_first_weights_and_the_best_ones_are_left() -> None
     losses = [race.playoff((pick,)) for pick in (0, 2, 5)]
     assert losses == pytest.approx([2, 0, 3], abs=1e-2) and race.starts == [0.0, 0.0, 0.0]
     assert float(race.weight.detach()) == pytest.approx(5, abs=1e-2)
-    race.playoff.settle()
+    race.playoff.leave((2,))
     assert float(race.weight.detach()) == pytest.approx(2, abs=1e-2)
+
+
+def test_an_architecture_that_did_not_win_is_left_the_first_weights_and_no_other_ones() -> None:
+    race = Race()
+    for pick in (2, 5):
+        race.playoff((pick,))
+    race.playoff.leave((5,))
+    assert race.weight.tolist() == [0.0]
 
 
 def test_where_none_was_trained_the_weights_stay() -> None:
     race = Race()
     with torch.no_grad():
         race.weight.fill_(7)
-    race.playoff.settle()
+    race.playoff.leave((3,))
     assert race.weight.tolist() == [7.0]
 
 
@@ -66,10 +74,18 @@ def test_the_finalists_are_the_best_measured_and_the_best_trained_wins(finalists
         return -float(sum(picks))
 
     scores, costs = torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.int64)
-    asked = Finals(
-        lambda picks: float(10 * picks[0] + picks[1]), 9, torch.Generator().manual_seed(0), finalists, trained_loss
-    )
     priors = [torch.randn(2, 3, generator=torch.Generator().manual_seed(1)), scores]
-    winner = playoff(priors, costs, torch.ones(2, 3, dtype=torch.bool), 0, asked)
+    evidence = Evidence(
+        priors,
+        costs,
+        torch.ones(2, 3, dtype=torch.bool),
+        budget=0,
+        generator=torch.Generator().manual_seed(0),
+        measure=lambda picks: float(10 * picks[0] + picks[1]),
+        train_and_measure=trained_loss,
+        measurements=9,
+        finalists=finalists,
+    )
+    winner = playoff(evidence)
     assert len(trained) <= finalists and sorted(map(tuple, trained)) == [*map(tuple, trained)]  # best measured first
     assert tuple(winner) == max(trained, key=sum)

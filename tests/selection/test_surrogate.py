@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from morenas.selection import Measurements, surrogate
-from morenas.selection.surrogate import Picks, Surrogate, _standardized
+from morenas.selection import Evidence, Picks, surrogate
+from morenas.selection.surrogate import LossModel, _standardized
 
 
 class Additive:
-    """A loss that is a sum of one number a choice, with an optional part that is not; it counts what it is asked."""
+    """A loss that is a sum of one number a choice, with an optional part that is not; it keeps what was measured."""
 
     def __init__(self, seed: int, groups: int = 5, choices: int = 4, forbid: bool = True, rough: float = 0.0) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -26,7 +27,7 @@ class Additive:
             self.allowed[torch.arange(groups), torch.randint(1, choices, (groups,), generator=generator)] = False
         self.budget = int(self.costs.max(dim=1).values.sum()) // 2
         self.noise = torch.randn(groups, choices, generator=generator)
-        self.rough, self.asked = rough, list[Picks]()
+        self.rough, self.measured = rough, list[Picks]()
 
     def spent(self, picks: Sequence[int]) -> int:
         return sum(int(self.costs[group, pick]) for group, pick in enumerate(picks))
@@ -35,7 +36,7 @@ class Additive:
         return self.spent(picks) <= self.budget and all(bool(self.allowed[g, p]) for g, p in enumerate(picks))
 
     def loss(self, picks: Sequence[int]) -> float:
-        self.asked.append(tuple(picks))
+        self.measured.append(tuple(picks))
         total = 3 + sum(float(self.table[group, pick]) for group, pick in enumerate(picks))
         return total + self.rough * torch.rand((), generator=torch.Generator().manual_seed(hash(tuple(picks)))).item()
 
@@ -47,8 +48,13 @@ class Additive:
         return min(3 + sum(float(self.table[g, p]) for g, p in enumerate(picks)) for picks in self.everything())
 
     def choose(self, priors: Sequence[Tensor], count: int, seed: int = 0) -> Picks:
-        asked = Measurements(self.loss, count, torch.Generator().manual_seed(seed))
-        return tuple(surrogate(priors, self.costs, self.allowed, self.budget, asked))
+        return surrogate(self.evidence(priors, self.loss, count, seed))
+
+    def evidence(
+        self, priors: Sequence[Tensor], loss: Callable[[Sequence[int]], float], count: int = 20, seed: int = 0
+    ) -> Evidence:
+        generator = torch.Generator().manual_seed(seed)
+        return Evidence(priors, self.costs, self.allowed, self.budget, generator, measure=loss, measurements=count)
 
 
 PRIORS = {
@@ -75,23 +81,23 @@ def test_the_best_of_an_additive_loss_is_found_within_forty_measurements(kind: s
 def test_a_true_prior_needs_a_single_measurement(seed: int) -> None:
     task = Additive(seed)
     picks = task.choose(PRIORS["true"](task), 1)
-    assert len(task.asked) == 1 and task.loss(picks) == pytest.approx(task.best(), abs=1e-12)
+    assert len(task.measured) == 1 and task.loss(picks) == pytest.approx(task.best(), abs=1e-12)
 
 
 @pytest.mark.parametrize("kind", PRIORS)
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 20])
-def test_what_is_measured_fits_is_never_asked_twice_and_no_more_than_allowed(kind: str, count: int) -> None:
+def test_what_is_measured_fits_is_never_measured_twice_and_no_more_than_allowed(kind: str, count: int) -> None:
     task = Additive(5, rough=2.0)
     picks = task.choose(PRIORS[kind](task), count)
-    assert len(task.asked) == len(set(task.asked)) <= max(count, 1)
-    assert all(task.fits(asked) for asked in task.asked)
-    assert picks == min(list(task.asked), key=task.loss)
+    assert len(task.measured) == len(set(task.measured)) <= max(count, 1)
+    assert all(task.fits(other) for other in task.measured)
+    assert picks == min(list(task.measured), key=task.loss)
 
 
 def test_of_a_space_smaller_than_the_count_it_measures_no_more_than_there_is() -> None:
     task = Additive(0, groups=2, choices=3)
     picks = task.choose([task.noise], 50)
-    assert set(task.asked) <= set(task.everything())
+    assert set(task.measured) <= set(task.everything())
     assert task.loss(picks) == pytest.approx(task.best())
 
 
@@ -100,14 +106,14 @@ def test_what_is_chosen_is_a_function_of_the_generator_alone() -> None:
     for seed in (0, 0, 1):
         task = Additive(6, rough=1.0)
         torch.rand(3)  # the global generator has no say
-        runs.append((task.choose([task.noise], 24, seed), task.asked))
+        runs.append((task.choose([task.noise], 24, seed), task.measured))
     assert runs[0] == runs[1] and runs[0][1] != runs[2][1]
 
 
 @pytest.mark.parametrize("kind", PRIORS)
 def test_scores_are_finite_and_forbidden_choices_get_no_correction(kind: str) -> None:
     task = Additive(7)
-    model = Surrogate(PRIORS[kind](task), task.costs, task.allowed, task.budget, torch.Generator().manual_seed(0))
+    model = LossModel(PRIORS[kind](task), task.costs, task.allowed, task.budget, torch.Generator().manual_seed(0))
     model.improve(task.loss, 30)
     scores = model.scores()
     assert scores.shape == task.costs.shape and scores.dtype == torch.float64 and bool(scores.isfinite().all())
@@ -117,7 +123,7 @@ def test_scores_are_finite_and_forbidden_choices_get_no_correction(kind: str) ->
 def test_without_measurements_the_priors_decide() -> None:
     task = Additive(8)
     priors = [task.noise, -task.table]
-    model = Surrogate(priors, task.costs, task.allowed, task.budget, torch.Generator())
+    model = LossModel(priors, task.costs, task.allowed, task.budget, torch.Generator())
     assert torch.equal(model.scores(), torch.stack(list(model.priors)).mean(dim=0))
     model.measured = {(0,) * 5: 1.0}
     assert torch.equal(model.scores(), torch.stack(list(model.priors)).mean(dim=0))
@@ -125,7 +131,7 @@ def test_without_measurements_the_priors_decide() -> None:
 
 def test_choices_that_were_never_measured_have_the_scores_of_a_multiple_of_the_prior() -> None:
     task = Additive(9, forbid=False)
-    model = Surrogate([-task.table], task.costs, task.allowed, task.budget, torch.Generator())
+    model = LossModel([-task.table], task.costs, task.allowed, task.budget, torch.Generator())
     for picks in ((0, 0, 0, 0, 0), (1, 0, 0, 0, 0), (0, 1, 1, 0, 0), (1, 1, 0, 1, 0)):
         model.measured[picks] = task.loss(picks)
     unseen = model.scores()[:, 2:] / model.priors[0][:, 2:]
@@ -135,7 +141,7 @@ def test_choices_that_were_never_measured_have_the_scores_of_a_multiple_of_the_p
 
 def test_a_prior_that_contradicts_the_losses_is_never_turned_round() -> None:
     task = Additive(10)
-    model = Surrogate([task.table], task.costs, task.allowed, task.budget, torch.Generator().manual_seed(0))
+    model = LossModel([task.table], task.costs, task.allowed, task.budget, torch.Generator().manual_seed(0))
     model.improve(task.loss, 20)
     seen = {(group, pick) for picks in model.measured for group, pick in enumerate(picks)}
     unseen = [(g, p) for g in range(5) for p in range(4) if task.allowed[g, p] and (g, p) not in seen]
@@ -163,23 +169,22 @@ def test_equal_scores_are_zeros_and_not_their_rounding(value: float, dtype: torc
 
 def test_equal_losses_and_a_single_architecture_give_no_nan() -> None:
     task = Additive(12)
-    asked = Measurements(lambda picks: 0.25, 20, torch.Generator().manual_seed(0))
-    assert task.fits(tuple(surrogate([task.noise], task.costs, task.allowed, task.budget, asked)))
+    evidence = task.evidence([task.noise], lambda picks: 0.25)
+    assert task.fits(surrogate(evidence))
     only = torch.zeros_like(task.allowed)
     only[:, 0] = True
-    assert tuple(surrogate([task.noise], task.costs, only, task.budget, asked)) == (0,) * 5
+    assert surrogate(replace(evidence, allowed=only)) == (0,) * 5
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_is_refused(loss: float) -> None:
     task = Additive(13)
-    asked = Measurements(lambda picks: loss, 20, torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match="must be finite"):
-        surrogate([task.noise], task.costs, task.allowed, task.budget, asked)
+        surrogate(task.evidence([task.noise], lambda picks: loss))
 
 
 def test_a_budget_that_nothing_fits_is_refused() -> None:
     task = Additive(14)
-    asked = Measurements(task.loss, 20, torch.Generator().manual_seed(0))
+    task.budget = -1
     with pytest.raises(ValueError, match="at most -1"):
-        surrogate([task.noise], task.costs, task.allowed, -1, asked)
+        surrogate(task.evidence([task.noise], task.loss))

@@ -7,18 +7,18 @@ import torch
 from morenas.base.seeds import derive
 from morenas.benchmark.methods.result import SearchResult
 from morenas.benchmark.problem import Problem
-from morenas.selection import budgeted
+from morenas.selection import knapsack
 
 
 def random_logits(problem: Problem, seed: int) -> SearchResult:
     """Logits drawn from a normal distribution."""
     generator = torch.Generator().manual_seed(derive(seed, "random", "logits"))
     costs = problem.space.costs()
-    picks = budgeted(torch.randn(costs.shape, generator=generator), costs, problem.budget)
+    picks = knapsack(torch.randn(costs.shape, generator=generator), costs, problem.budget)
     return SearchResult(problem.space.shapes(picks), 0.0)
 
 
 def untrained_logits(problem: Problem, seed: int) -> SearchResult:
     """Logits as they start, all zero: among equals the selector takes the cheapest."""
     costs = problem.space.costs()
-    return SearchResult(problem.space.shapes(budgeted(torch.zeros(costs.shape), costs, problem.budget)), 0.0)
+    return SearchResult(problem.space.shapes(knapsack(torch.zeros(costs.shape), costs, problem.budget)), 0.0)

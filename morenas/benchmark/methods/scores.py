@@ -13,7 +13,7 @@ from morenas.base.seeds import derive
 from morenas.benchmark.descend import descend
 from morenas.benchmark.methods.result import FORWARD, SearchResult
 from morenas.benchmark.problem import Problem, Shapes
-from morenas.selection import budgeted
+from morenas.selection import knapsack
 from morenas.supernet.prepare import trainable_head
 from morenas.supernet.spectrum import Sample, kept, projections, sample_inputs
 
@@ -92,4 +92,4 @@ def _project(problem: Problem, changes: Mapping[str, Tensor], inputs: Mapping[st
             change = changes[name]
             sample = None if inputs is None else Sample(inputs[name], torch.eye(len(change)))
             scores[group] += kept(change, projections(change, space.choices), space.choices, sample)
-    return space.shapes(budgeted(scores, space.costs(), problem.budget))
+    return space.shapes(knapsack(scores, space.costs(), problem.budget))
