@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # Before any of the libraries is imported: they read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -15,6 +17,8 @@ import pytest
 import torch
 from tiny_models import save_tiny, save_tiny_causal
 from tiny_runs import CommandLine, write_records, write_task
+
+from morenas.base.registry import REGISTRIES, register
 
 # Results are compared bit for bit, and the suite may share its machine.
 torch.set_num_threads(1)
@@ -56,6 +60,14 @@ def command(reporting_command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> 
     """The same without report.html: drawing it takes longer than a tiny run."""
     monkeypatch.setattr("morenas.run.publish.write_report", lambda directory, results: None)
     return reporting_command
+
+
+@pytest.fixture
+def doors(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, Any], None]:
+    """``register``, whose effect ends with the test."""
+    for each in REGISTRIES.values():
+        monkeypatch.setattr(each, "_targets", dict(each._targets))
+    return register
 
 
 @pytest.fixture(scope="session")

@@ -197,5 +197,5 @@ def test_a_place_that_there_is_not_is_refused(command: CommandLine, words: list[
 
 
 def test_a_way_to_keep_weights_that_there_is_not() -> None:
-    with pytest.raises(InputError, match=r"model\.quantization='int9' is none of .*did you mean 'int8'"):
+    with pytest.raises(InputError, match=r"model\.quantization=int9: choose from .*did you mean 'int8'"):
         FrozenWeights(quantization="int9")

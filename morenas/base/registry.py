@@ -20,6 +20,35 @@ GROUP = "morenas.plugins"
 """Entry points of installed packages whose modules register what they bring."""
 
 BUILTIN: dict[str, dict[str, str]] = {
+    "source": {
+        "hub": "morenas.tasks.sources.hub:read_hub",
+        "files": "morenas.tasks.sources.files:read_files",
+        "demo": "morenas.tasks.sources.demo:read_demo",
+    },
+    "render": {
+        "boolq": "morenas.tasks.sources.render:render_boolq",
+        "piqa": "morenas.tasks.sources.render:render_piqa",
+        "siqa": "morenas.tasks.sources.render:render_siqa",
+        "hellaswag": "morenas.tasks.sources.render:render_hellaswag",
+        "winogrande": "morenas.tasks.sources.render:render_winogrande",
+        "arc": "morenas.tasks.sources.render:render_arc",
+        "openbookqa": "morenas.tasks.sources.render:render_openbookqa",
+        "gsm8k": "morenas.tasks.sources.render:render_gsm8k",
+        "aqua": "morenas.tasks.sources.render:render_aqua",
+        "mathqa": "morenas.tasks.sources.render:render_mathqa",
+        "mawps": "morenas.tasks.sources.render:render_mawps",
+        "svamp": "morenas.tasks.sources.render:render_svamp",
+        "multiarith": "morenas.tasks.sources.render:render_multiarith",
+    },
+    "metric": {
+        "accuracy": "morenas.tasks.metrics:accuracy",
+        "f1": "morenas.tasks.metrics:f1",
+        "matthews_correlation": "morenas.tasks.metrics:matthews_correlation",
+        "pearson": "morenas.tasks.metrics:pearson",
+        "spearman": "morenas.tasks.metrics:spearman",
+        "generated_accuracy": "morenas.tasks.metrics:generated_accuracy",
+        "log_likelihood": "morenas.tasks.metrics:log_likelihood",
+    },
     "method": {
         "more": "morenas.finetune.methods.more:More",
         "lora": "morenas.finetune.methods.low_rank:Lora",
@@ -134,16 +163,6 @@ class Registry:
         """Names of the settings of its own that an object takes."""
         target = self.get(given)
         return tuple(field.name for field in fields(target) if field.init) if is_dataclass(target) else ()
-
-    def name_of(self, given: Any) -> str:
-        """The name of an object, of its class, or of the nearest class that it extends; else its class's own name."""
-        kind = given if isinstance(given, type) else type(given)
-        for cls in (given, *kind.__mro__):
-            where = f"{getattr(cls, '__module__', '')}:{getattr(cls, '__qualname__', '')}"
-            for name, target in self._targets.items():
-                if target is cls or target == where:
-                    return name
-        return kind.__name__
 
     def chosen_by(self, given: Any) -> str:
         """What chooses an object, its class or its function: its name, or its ``module:Name`` where it has none."""

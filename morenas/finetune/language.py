@@ -17,6 +17,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from morenas.base.errors import InputError
 from morenas.finetune.evaluate import by_length
 from morenas.tasks.answers import extract_answer, same_answer
+from morenas.tasks.metrics import score
 from morenas.tasks.prompts import IGNORED
 
 Continuation = tuple[Sequence[int], int]
@@ -28,8 +29,9 @@ class LanguageScorer:
     """Scores records, from ``morenas.tasks.prompts.encode_records``.
 
     Attributes:
-        metrics: "accuracy" (the most likely choice is the right one), "log_likelihood" (mean over the output's tokens)
-            and "generated_accuracy" (the answer read out of greedily generated text is the right one).
+        metrics: "accuracy" (the most likely choice is the right one), "log_likelihood" (mean over the output's tokens),
+            "generated_accuracy" (the answer read out of greedily generated text is the right one), or a registered
+            metric of generated texts and expected answers.
         answer: How an answer is read: "choice", "number", "letter" or "text".
         max_new_tokens: Generated at most.
     """
@@ -47,18 +49,28 @@ class LanguageScorer:
         Raises:
             InputError: If a likelihood is not finite.
         """
-        scores = {
-            "accuracy": self._accuracy,
-            "log_likelihood": self._log_likelihood,
-            "generated_accuracy": self._generated_accuracy,
-        }
         training = model.training
         model.eval()
         try:
             with torch.autocast(_device(model).type, torch.bfloat16, enabled=bf16):
-                return {name: scores[name](model, dataset, batch_size) for name in self.metrics}
+                return self._scores(model, dataset, batch_size)
         finally:
             model.train(training)
+
+    def _scores(self, model: nn.Module, dataset: Dataset, batch_size: int) -> dict[str, float]:
+        """All metrics; those of generated text share one generation, made when the first of them is due."""
+        likelihoods = {"accuracy": self._accuracy, "log_likelihood": self._log_likelihood}
+        texts: list[str] | None = None
+        scores = {}
+        for name in self.metrics:
+            if name in likelihoods:
+                scores[name] = likelihoods[name](model, dataset, batch_size)
+                continue
+            if texts is None:
+                texts = generate(model, _prompts(dataset), self.tokenizer, self.max_new_tokens, batch_size)
+            generated = name == "generated_accuracy"
+            scores[name] = self._read_out(texts, dataset) if generated else score(name, texts, list(dataset["answer"]))
+        return scores
 
     def _accuracy(self, model: nn.Module, dataset: Dataset, batch_size: int) -> float:
         choices = list(dataset["choice_ids"])
@@ -76,8 +88,8 @@ class LanguageScorer:
         tokens = sum(len(ids) - start for ids, start in continuations)
         return float(log_likelihoods(model, continuations, self.tokenizer, batch_size).sum() / tokens)
 
-    def _generated_accuracy(self, model: nn.Module, dataset: Dataset, batch_size: int) -> float:
-        texts = generate(model, _prompts(dataset), self.tokenizer, self.max_new_tokens, batch_size)
+    def _read_out(self, texts: Sequence[str], dataset: Dataset) -> float:
+        """Share of the texts out of which the right answer is read."""
         right = [
             same_answer(extract_answer(text, self.answer, choices), expected, self.answer)
             for text, choices, expected in zip(texts, dataset["choices"], dataset["answer"], strict=True)

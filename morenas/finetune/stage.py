@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from morenas.finetune.loop import FinetuneData, FinetuneResult, finetune
 from morenas.finetune.methods import Method, Targets, method_name
 from morenas.finetune.saving import save_adapter
 from morenas.finetune.settings import TrainingSettings
-from morenas.run.data import GENERATED
 from morenas.run.schema import RunConfig
 from morenas.run.session import Session
+from morenas.tasks.metrics import compute_metrics, needs_generation
 from morenas.tasks.spec import TaskSpec
 
 
@@ -97,8 +98,9 @@ def final_steps(run: Session) -> int:
 
 def finetune_data(run: Session) -> FinetuneData:
     """Data of a fine-tune. Checkpoints are chosen without generating, unless that is what they are chosen by."""
-    names = [name for name in run.task.spec.metrics if name != GENERATED]
-    score = scorer(run, run.task.spec, tuple(dict.fromkeys([*names, run.task.select_metric])))
+    spec = run.task.spec
+    names = [name for name in spec.metrics if not (spec.causal and needs_generation(name))]
+    score = scorer(run, spec, tuple(dict.fromkeys([*names, run.task.select_metric])))
     return FinetuneData(run.data.final_train, run.data.select, run.data.tokenizer, score, run.task.select_metric)
 
 
@@ -119,4 +121,4 @@ def scorer(run: Session, spec: TaskSpec, metrics: Sequence[str]) -> Scorer:
     """What scores a model on a task, or on a part of one."""
     if spec.causal:
         return LanguageScorer(run.data.tokenizer, metrics, spec.answer, spec.max_new_tokens)
-    return ClassifierScorer(run.data.tokenizer, run.task.metrics)
+    return ClassifierScorer(run.data.tokenizer, partial(compute_metrics, metrics, spec.kind))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from morenas.base.errors import InputError, suggest
+from morenas.base.errors import InputError
+from morenas.base.settings import check_names, one_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 LIBRARIES = {"bnb_4bit": "bitsandbytes", "bnb_8bit": "bitsandbytes", "int8": "torchao"}
@@ -19,20 +20,21 @@ class FrozenWeights:
     """How the weights of a pretrained model are kept while adapters train beside them.
 
     Attributes:
-        dtype: "float32", "bfloat16" or "float16"; adapters stay in float32.
-        quantization: "none", "bnb_4bit" (NF4, double quantization), "bnb_8bit" or "int8" (torchao, weights alone).
-        device_map: As accelerate takes it ("auto", "balanced", …); None for one device.
+        dtype: Precision of the frozen weights; adapters stay in float32.
+        quantization: How the frozen weights are quantized. "bnb_4bit" (NF4, double quantization) and "bnb_8bit" are
+            bitsandbytes', "int8" is torchao's, of weights alone.
+        device_map: How accelerate spreads the model over devices ("auto", "balanced", …); None for one device.
+
+    Raises:
+        InputError: If a name is unknown.
     """
 
-    dtype: str = "float32"
-    quantization: str = "none"
+    dtype: str = one_of(DTYPES, "float32")
+    quantization: str = one_of(("none", *LIBRARIES), "none")
     device_map: str | None = None
 
     def __post_init__(self) -> None:
-        for key, known in (("dtype", DTYPES), ("quantization", ("none", *LIBRARIES))):
-            value = getattr(self, key)
-            if value not in known:
-                raise InputError(f"model.{key}={value!r} is none of {', '.join(known)}{suggest(value, known)}")
+        check_names(self, "model")
 
     @property
     def quantized(self) -> bool:

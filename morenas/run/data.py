@@ -10,10 +10,9 @@ from transformers import PreTrainedTokenizerBase
 
 from morenas.tasks.encode import encode
 from morenas.tasks.load import Task
+from morenas.tasks.metrics import needs_generation
 from morenas.tasks.prompts import encode_records
 from morenas.tasks.spec import TaskSpec
-
-GENERATED = "generated_accuracy"  # the metric that costs most
 
 
 class EncodedTask:
@@ -49,7 +48,7 @@ class EncodedTask:
 
         What is scored needs room after its prompts: for every choice, and where answers are generated for those.
         """
-        generates = self.task.select_metric == GENERATED
+        generates = needs_generation(self.task.select_metric)
         spec = self.task.spec if generates or not self.task.spec.causal else replace(self.task.spec, max_new_tokens=1)
         return self._encode(self.task.select, spec, train=False)
 

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from datasets import Dataset, Features, List, Value, concatenate_datasets
-from numpy.typing import NDArray
 
 from morenas.base.errors import InputError
+from morenas.base.registry import registry
 from morenas.base.seeds import derive
 from morenas.tasks.labels import Example, check_examples, label_names
-from morenas.tasks.metrics import check_metrics, compute_metrics
 from morenas.tasks.records import PROMPT, check_records, known_choices
-from morenas.tasks.sources.demo import read_demo
-from morenas.tasks.sources.files import read_files
-from morenas.tasks.sources.hub import read_hub
 from morenas.tasks.sources.raw import Raw
 from morenas.tasks.spec import TaskSpec, of_part
 from morenas.tasks.splits import content, sample_examples, split_examples
 
-SOURCES: dict[str, Callable[[TaskSpec], Raw]] = {"hub": read_hub, "files": read_files, "demo": read_demo}
 # Said outright: of records without choices nothing would tell their type, and splits could not be joined.
 RECORDS = Features(
     {name: Value("string") for name in (*PROMPT, "output", "answer")}
@@ -75,10 +69,6 @@ class Task:
         """What the final fine-tune trains on: search_train and search_val together."""
         return concatenate_datasets([self.search_train, self.search_val])
 
-    def metrics(self, logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
-        """Score logits ``(examples, num_labels)`` against labels."""
-        return compute_metrics(self.spec.metrics, self.spec.kind, logits, labels)
-
 
 @dataclass(frozen=True)
 class Checked:
@@ -103,7 +93,6 @@ def load_task(spec: TaskSpec, seed: int) -> Task:
     Raises:
         InputError: If the data cannot be reached or breaks a rule; names the file, row and way out.
     """
-    check_metrics(spec.metrics, spec.kind, spec.select_metric)
     if spec.train_split is None:
         raise InputError("task.train_split: must be set; only a part of a mix goes without one.")
     columns = PROMPT if spec.causal else spec.text_columns
@@ -159,7 +148,7 @@ def _line(example: Example, spec: TaskSpec) -> str:
 
 def _read(spec: TaskSpec) -> Checked:
     """Read and check a task that is no mix; of a part of one, ``train`` may be empty."""
-    raw = SOURCES["files" if spec.reads_files else spec.source](spec)
+    raw = _raw(spec)
     names: tuple[str, ...] = ()
     if spec.causal:
         known = known_choices(spec, raw.train)
@@ -172,6 +161,15 @@ def _read(spec: TaskSpec) -> Checked:
         train = check_examples(spec, raw.train, names)
     called = spec.name if raw.train is None else raw.train.name
     return Checked(called, train, tests, dict.fromkeys(tests, spec), names, raw.provenance)
+
+
+def _raw(spec: TaskSpec) -> Raw:
+    source = "files" if spec.reads_files else spec.source
+    raw = registry("source").build(source)(spec)
+    if not isinstance(raw, Raw):
+        name = registry("source").chosen_by(source)
+        raise InputError(f"task.source={name}: gave {type(raw).__name__} in place of morenas.tasks.sources.raw.Raw.")
+    return raw
 
 
 def _read_mix(spec: TaskSpec, seed: int) -> Checked:

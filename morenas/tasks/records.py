@@ -9,6 +9,7 @@ from typing import Any
 from morenas.base.errors import InputError, suggest
 from morenas.tasks.answers import as_number
 from morenas.tasks.labels import Example, checked_text, require_columns
+from morenas.tasks.metrics import needs_generation
 from morenas.tasks.sources.raw import Row, Table
 from morenas.tasks.spec import TaskSpec
 
@@ -80,7 +81,7 @@ def _needs(spec: TaskSpec, name: str, train: bool) -> bool:
     free = spec.kind == "generation" and spec.answer == "text"
     if name == "output":
         return train or free or "log_likelihood" in spec.metrics
-    read = not train or spec.kind == "choice" or (spec.select_metric or spec.metrics[0]) == "generated_accuracy"
+    read = not train or spec.kind == "choice" or needs_generation(spec.select_metric or spec.metrics[0])
     return read and not free
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from morenas.base.errors import InputError, suggest
 from morenas.base.hub import Need
 from morenas.base.kinds import CAUSAL, KINDS
-from morenas.tasks.sources.render import RENDER
+from morenas.base.registry import registry
+from morenas.base.settings import check_names, door, one_of
+from morenas.tasks.metrics import check_metrics
 
-SOURCES = ("hub", "files", "demo")
 ANSWERS = ("choice", "number", "letter", "text")
 PROMPTS = ("auto", "chat", "alpaca", "plain")
 PART_FIELDS = (
@@ -40,131 +41,94 @@ RESERVED = {"select": "the select split", "mean": "the mean over the parts"}  # 
 class TaskSpec:
     """A task and where its data comes from.
 
+    Tasks of kind "choice" and "generation" are for language models. Their examples are records of instruction, input,
+    output and answer.
+
     Attributes:
-        name: As in ``+task=<name>``.
-        kind: "classification", "regression", "choice" (one of a few answers) or "generation" (free text).
+        name: What the task is called in results; ``+task=<name>`` for those that come with morenas.
         text_columns: One or two columns that the model reads; of records, those that make up the prompt.
-        label_names: In label order; None to take them from the data.
-        metrics: Names of ``morenas.tasks.metrics``; the first is maximized.
-        source: "hub", "files" or "demo"; ``data_dir`` given, files are read whatever this says.
-        train_split: Split on the hub; None, in a part of a mix, for a part that is only tested.
-        test_splits: Name in the results to split on the hub; None for ``test``.
-        train_file: File in ``data_dir``; None for ``train.*``.
-        test_files: Name in the results to file in ``data_dir``; None for ``validation*.*``, else ``test*.*``.
+        metrics: Scores, higher is better; the first is maximized.
+        kind: "classification", "regression", "choice" (one of a few answers) or "generation" (free text).
+        label_column: Column of the class, or of the number to predict; records have none.
+        label_names: Names of the classes in label order; None to take them from the train split.
+        source: Where examples come from. "hub": a data set of the Hugging Face hub. "files": local files. "demo": the
+            packaged task. With a ``data_dir``, files are read in place of the hub and the demo.
+        hub_path: Data set on the hub, owner/name.
+        hub_name: Configuration of the data set; None for its default one.
+        train_split: Split on the hub to train on; None, in a part of a mix, for a part that is only tested.
+        test_splits: Mapping of a name in the results to a split on the hub; None for ``test``.
+        data_dir: Folder of jsonl, json, csv, tsv or parquet files.
+        train_file: File in ``data_dir`` to train on; None for ``train.*``.
+        test_files: Mapping of a name in the results to a file in ``data_dir``; None for ``validation*.*``, else
+            ``test*.*``.
         search_val: Fraction of the train split that the architecture is trained on.
         select: Fraction of the train split that checkpoints and candidates are chosen on; the rest is search_train.
-        max_examples: Size of a seeded, stratified sample of the train split; None for all of it.
+        max_examples: Examples in a seeded, stratified sample of the train split; None for all of it.
         max_length: Tokens an example is cut to; of a record, tokens that prompt and output may have together.
         select_metric: The metric that checkpoints are chosen by on ``select``; None for the first of ``metrics``.
-        folder: Folder of the task inside ``data_dir``, looked into where it is there; None for the name's last part.
-        mix: Name of a part to the fields (of ``PART_FIELDS``) in which it differs from this task; trained on together,
-            tested one by one. A part's ``max_examples`` is a sample of it, the mix's own one of the whole.
-        render: Name of ``morenas.tasks.sources.render``, which turns a hub data set's rows into records; None where
-            they are records already.
-        choices: Of records that name none themselves ("Answer format: a/b"); None for all answers of the train split.
-        continuation: What a choice is scored as, ``{answer}`` standing for it.
-        answer: How an answer is read out of generated text: "choice", "number", "letter" or "text".
-        prompt: "chat" (the tokenizer's template), "alpaca", "plain", or "auto": chat where there is a template, else
-            alpaca.
-        max_new_tokens: Tokens that are generated at most.
+        folder: Folder of the task inside ``data_dir``, looked into where it exists; None for the name's last part.
+        mix: Mapping of a part's name to the fields in which it differs from this task. Parts are trained on together
+            and tested one by one. A part's ``max_examples`` is a sample of it, the mix's own one of the whole.
+        render: What turns the rows of a hub data set into records; None where they are records already.
+        choices: Choices of records that name none ("Answer format: a/b"); None for all answers of the train split.
+        continuation: Text that a choice is scored as; ``{answer}`` stands for the choice.
+        answer: How an answer is read out of generated text: as one of the choices, as a number, as a letter from A to
+            E, or as the whole text.
+        prompt: How a prompt is written: by the tokenizer's "chat" template, as "alpaca", as "plain" lines, or "auto":
+            chat where there is a template, else alpaca.
+        max_new_tokens: Tokens generated at most for an answer.
         truncate: Cut a prompt that is too long from the left; without it, such a prompt is refused.
+
+    Raises:
+        InputError: If a value is out of range, a name is unknown, or fields do not go together.
     """
 
     name: str
     text_columns: tuple[str, ...]
     metrics: tuple[str, ...]
-    kind: str = "classification"
+    kind: str = one_of(KINDS, "classification")
     label_column: str = "label"
     label_names: tuple[str, ...] | None = None
-    source: str = "files"
+    source: Any = door("source", "files")
     hub_path: str | None = None
     hub_name: str | None = None
     train_split: str | None = "train"
-    test_splits: Mapping[str, str] | None = None
+    test_splits: Any = None
     data_dir: str | None = None
     train_file: str | None = None
-    test_files: Mapping[str, str] | None = None
+    test_files: Any = None
     search_val: float = 0.30
     select: float = 0.15
     max_examples: int | None = None
     max_length: int = 128
     select_metric: str | None = None
     folder: str | None = None
-    mix: Mapping[str, Mapping[str, Any]] | None = None
-    render: str | None = None
+    mix: Any = None
+    render: Any = door("render", None)
     choices: tuple[str, ...] | None = None
     continuation: str = "the correct answer is {answer}"
-    answer: str = "choice"
-    prompt: str = "auto"
+    answer: str = one_of(ANSWERS, "choice")
+    prompt: str = one_of(PROMPTS, "auto")
     max_new_tokens: int = 32
     truncate: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.text_columns) <= 2:
-            raise InputError(f"task.text_columns={list(self.text_columns)}: name one or two columns of text.")
-        for key, known in (("kind", KINDS), ("source", SOURCES), ("answer", ANSWERS), ("prompt", PROMPTS)):
-            _one_of(f"task.{key}", getattr(self, key), known)
+        # YAML and Hydra give lists; a metric may be given as the function itself.
+        values = {key: getattr(self, key) for key in ("text_columns", "label_names", "choices")}
+        values["metrics"] = [registry("metric").chosen_by(metric) for metric in self.metrics]
+        for key, value in values.items():
+            object.__setattr__(self, key, None if value is None else tuple(value))
+        check_names(self, "task")
+        _check_columns_and_sizes(self)
         if self.mix is None:
-            self._check_source()
-        if not self.metrics:
-            raise InputError("task.metrics is empty: name at least one metric; the first is maximized.")
-        self._check_fractions()
-        for key, what in (("test_splits", "<split on the hub>"), ("test_files", "<file in task.data_dir>")):
-            if getattr(self, key) is not None and not _names_to_names(getattr(self, key)):
-                raise InputError(
-                    f"task.{key}={getattr(self, key)}: must be a mapping, or null: "
-                    f"'task.{key}={{<name in the results>: {what}}}'."
-                )
-        if self.max_examples is not None and self.max_examples < 1:
-            raise InputError(f"task.max_examples={self.max_examples}: at least 1, or null for all examples.")
-        for key in ("max_length", "max_new_tokens"):
-            if getattr(self, key) < 1:
-                raise InputError(f"task.{key}={getattr(self, key)}: at least 1 token.")
+            _check_source(self)
+        _check_tests(self)
+        check_metrics(self.metrics, self.kind, self.select_metric)
+        _check_fractions(self)
         if self.causal:
-            self._check_answers()
+            _check_choices(self)
         if self.mix is not None:
-            self._check_mix()
-
-    def _check_source(self) -> None:
-        if self.data_dir is None and self.source == "files":
-            raise InputError(
-                "task.data_dir: must be set, to a folder with train.* and validation.* or test.* files (jsonl, json, "
-                "csv, tsv, parquet)."
-            )
-        if self.data_dir is None and self.source == "hub" and self.hub_path is None:
-            raise InputError(
-                "task.hub_path: must be set, to the name of a data set on the hub, or task.data_dir to a folder."
-            )
-        if self.render is not None:
-            _one_of("task.render", self.render, RENDER)
-
-    def _check_fractions(self) -> None:
-        for key in ("search_val", "select"):
-            if not 0 < getattr(self, key) < 1:
-                raise InputError(f"task.{key}={getattr(self, key)}: a fraction of the train split, between 0 and 1.")
-        if self.search_val + self.select >= 1:
-            raise InputError(
-                f"task.search_val={self.search_val} and task.select={self.select} leave nothing for search_train; "
-                "together they must stay below 1."
-            )
-
-    def _check_answers(self) -> None:
-        if "{answer}" not in self.continuation:
-            raise InputError(
-                f"task.continuation={self.continuation!r}: must hold {{answer}}, which every choice is put in place of."
-            )
-        if self.choices is not None and len({choice.strip() for choice in self.choices} - {""}) < len(self.choices):
-            raise InputError(f"task.choices={list(self.choices)}: every choice needs a text of its own.")
-        if self.choices is not None and len(self.choices) < 2:
-            raise InputError(f"task.choices={list(self.choices)}: name at least two, or null for the answers of train.")
-
-    def _check_mix(self) -> None:
-        kinds = {part.answer for part in self.parts().values()}
-        if len(kinds) > 1 and (self.select_metric or self.metrics[0]) == "generated_accuracy":
-            raise InputError(
-                f"task.mix: answers are read in more than one way ({', '.join(sorted(kinds))}), so checkpoints of the "
-                "whole cannot be chosen by generated_accuracy; set task.select_metric=log_likelihood."
-            )
+            _check_mix(self)
 
     @property
     def causal(self) -> bool:
@@ -174,7 +138,7 @@ class TaskSpec:
     @property
     def reads_files(self) -> bool:
         """Whether examples come from local files."""
-        return self.data_dir is not None or self.source == "files"
+        return self.source == "files" or (self.data_dir is not None and self.source in ("hub", "demo"))
 
     def parts(self) -> dict[str, TaskSpec]:
         """The parts of a mix as tasks of their own; the task itself, under its name, where it is none.
@@ -201,11 +165,8 @@ class TaskSpec:
                 f"{called}.{wrong[0]}: parts of a mix have no such field of their own{suggest(wrong[0], PART_FIELDS)}. "
                 f"They may differ in {', '.join(PART_FIELDS)}."
             )
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
-        }
         try:
-            return replace(self, **{"max_examples": None} | values | {"mix": None, "name": name})
+            return replace(self, **{"max_examples": None} | dict(fields) | {"mix": None, "name": name})
         except InputError as error:
             raise of_part(name, error) from error
 
@@ -218,10 +179,68 @@ class TaskSpec:
         return Need("dataset", self.hub_path, "task.data_dir=<folder of jsonl, csv, tsv or parquet files>")
 
 
-def _one_of(key: str, value: str, known: Collection[str]) -> None:
-    if value not in known:
-        near = suggest(str(value), known)
-        raise InputError(f"{key}={value!r}: there is no such choice{near}. Choose from {', '.join(known)}.")
+def _check_columns_and_sizes(spec: TaskSpec) -> None:
+    if not 1 <= len(spec.text_columns) <= 2:
+        raise InputError(f"task.text_columns={list(spec.text_columns)}: name one or two columns of text.")
+    if not spec.metrics:
+        raise InputError("task.metrics is empty: name at least one metric; the first is maximized.")
+    if spec.max_examples is not None and spec.max_examples < 1:
+        raise InputError(f"task.max_examples={spec.max_examples}: at least 1, or null for all examples.")
+    for key in ("max_length", "max_new_tokens"):
+        if getattr(spec, key) < 1:
+            raise InputError(f"task.{key}={getattr(spec, key)}: at least 1 token.")
+
+
+def _check_source(spec: TaskSpec) -> None:
+    if spec.data_dir is None and spec.source == "files":
+        raise InputError(
+            "task.data_dir: must be set, to a folder with train.* and validation.* or test.* files (jsonl, json, "
+            "csv, tsv, parquet)."
+        )
+    if spec.data_dir is None and spec.source == "hub" and spec.hub_path is None:
+        raise InputError(
+            "task.hub_path: must be set, to the name of a data set on the hub, or task.data_dir to a folder."
+        )
+
+
+def _check_tests(spec: TaskSpec) -> None:
+    for key, what in (("test_splits", "<split on the hub>"), ("test_files", "<file in task.data_dir>")):
+        if getattr(spec, key) is not None and not _names_to_names(getattr(spec, key)):
+            raise InputError(
+                f"task.{key}={getattr(spec, key)}: must be a mapping, or null: "
+                f"'task.{key}={{<name in the results>: {what}}}'."
+            )
+
+
+def _check_fractions(spec: TaskSpec) -> None:
+    for key in ("search_val", "select"):
+        if not 0 < getattr(spec, key) < 1:
+            raise InputError(f"task.{key}={getattr(spec, key)}: a fraction of the train split, between 0 and 1.")
+    if spec.search_val + spec.select >= 1:
+        raise InputError(
+            f"task.search_val={spec.search_val} and task.select={spec.select} leave nothing for search_train; "
+            "together they must stay below 1."
+        )
+
+
+def _check_choices(spec: TaskSpec) -> None:
+    if "{answer}" not in spec.continuation:
+        raise InputError(
+            f"task.continuation={spec.continuation!r}: must hold {{answer}}, which every choice is put in place of."
+        )
+    if spec.choices is not None and len({choice.strip() for choice in spec.choices} - {""}) < len(spec.choices):
+        raise InputError(f"task.choices={list(spec.choices)}: every choice needs a text of its own.")
+    if spec.choices is not None and len(spec.choices) < 2:
+        raise InputError(f"task.choices={list(spec.choices)}: name at least two, or null for the answers of train.")
+
+
+def _check_mix(spec: TaskSpec) -> None:
+    kinds = {part.answer for part in spec.parts().values()}
+    if len(kinds) > 1 and (spec.select_metric or spec.metrics[0]) == "generated_accuracy":
+        raise InputError(
+            f"task.mix: answers are read in more than one way ({', '.join(sorted(kinds))}), so checkpoints of the "
+            "whole cannot be chosen by generated_accuracy; set task.select_metric=log_likelihood."
+        )
 
 
 def of_part(name: str, error: InputError) -> InputError:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from tiny_models import (
     CAUSAL,
     FAMILIES,
@@ -21,6 +23,7 @@ from tiny_models import (
 from transformers import BertConfig, BertModel
 
 from morenas.base.errors import InputError
+from morenas.base.settings import meanings
 from morenas.models import load_pretrained
 from morenas.models.load import find_head
 from morenas.models.weights import FrozenWeights
@@ -198,10 +201,15 @@ def test_quantization_without_its_library_is_refused(
 
 
 def test_unknown_ways_to_keep_weights_are_refused() -> None:
-    with pytest.raises(InputError, match=r"model.dtype='bfloat61' .*did you mean 'bfloat16'"):
+    with pytest.raises(InputError, match=r"model.dtype=bfloat61: .*did you mean 'bfloat16'"):
         FrozenWeights(dtype="bfloat61")
-    with pytest.raises(InputError, match=r"model.quantization='4bit' is none of none, bnb_4bit"):
+    with pytest.raises(InputError, match=r"model.quantization=4bit: choose from none, bnb_4bit"):
         FrozenWeights(quantization="4bit")
+
+
+def test_every_way_to_keep_weights_says_what_it_means_and_stands_in_a_schema() -> None:
+    assert [field.name for field in fields(FrozenWeights)] == list(meanings(FrozenWeights))
+    assert OmegaConf.to_object(OmegaConf.structured(FrozenWeights)) == FrozenWeights()
 
 
 def test_weights_are_kept_in_the_precision_asked_for(tmp_path: Path) -> None:

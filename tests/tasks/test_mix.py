@@ -101,7 +101,7 @@ def test_parts_may_have_their_answers_read_in_their_own_way(tmp_path: Path) -> N
             r"task\.mix\.one\.fodler: .*no such field of their own \(did you mean 'folder'\?\)",
         ),
         ({"one": {"kind": "generation"}}, {}, r"task\.mix\.one\.kind: .*They may differ in text_columns, source"),
-        ({"one": {"answer": "numbr"}}, {}, r"task\.mix\.one: task\.mix\.one\.answer='numbr'"),
+        ({"one": {"answer": "numbr"}}, {}, r"task\.mix\.one: task\.mix\.one\.answer=numbr: choose from"),
         ({"select": None}, {}, r"task\.mix\.select: the results call the select split so"),
         ({"one": 3}, {}, r"task\.mix\.one=3: must be a mapping"),
         ({}, {}, r"task\.mix=\{\}: must be a mapping"),

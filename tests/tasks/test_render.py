@@ -12,9 +12,10 @@ import pytest
 from hub_folder import hub_folder
 
 from morenas.base.errors import InputError
+from morenas.base.registry import BUILTIN, registry
 from morenas.tasks.answers import extract_answer, same_answer
 from morenas.tasks.load import load_task
-from morenas.tasks.sources.render import RENDER
+from morenas.tasks.sources.render import render_gsm8k
 from morenas.tasks.spec import TaskSpec
 
 Row = dict[str, Any]
@@ -90,31 +91,31 @@ ROWS: dict[str, tuple[Row, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", RENDER)
+@pytest.mark.parametrize("name", BUILTIN["render"])
 def test_a_row_becomes_a_record(name: str) -> None:
     row, instruction, answer = ROWS[name]
-    found = RENDER[name](row)
+    found = registry("render").get(name)(row)
     assert (found["instruction"], found["input"], found["answer"]) == (instruction, "", answer)
     assert found["output"]
 
 
 def test_what_is_learnt_ends_in_the_words_that_an_answer_is_read_out_by() -> None:
     for name, kind in (("gsm8k", "number"), ("mawps", "number"), ("svamp", "number"), ("aqua", "letter")):
-        record = RENDER[name](ROWS[name][0])
+        record = registry("render").get(name)(ROWS[name][0])
         assert same_answer(extract_answer(record["output"], kind, []), record["answer"], kind), name
 
 
 @pytest.mark.parametrize("labels", [["1", "2", "3"], ["A", "B", "C"]])
 def test_arc_numbers_its_answers_however_they_are_labelled(labels: list[str]) -> None:
     row = {"question": "Which?", "choices": {"text": ["x", "y", "z"], "label": labels}, "answerKey": labels[2]}
-    assert RENDER["arc"](row)["answer"] == "answer3"
+    assert registry("render").get("arc")(row)["answer"] == "answer3"
 
 
 @pytest.mark.parametrize("count", [3, 4, 5])
 def test_arc_may_have_three_to_five_choices(count: int) -> None:
     row = {"question": "?", "choices": {"text": ["x"] * count, "label": list("ABCDE"[:count])}, "answerKey": "A"}
     names = "/".join(f"answer{number}" for number in range(1, count + 1))
-    assert RENDER["arc"](row)["instruction"].endswith(f"Answer format: {names}")
+    assert registry("render").get("arc")(row)["instruction"].endswith(f"Answer format: {names}")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_arc_may_have_three_to_five_choices(count: int) -> None:
 )
 def test_a_hidden_label_is_no_answer(name: str, change: Row) -> None:
     with pytest.raises(ValueError):
-        RENDER[name]({**ROWS[name][0], **change})
+        registry("render").get(name)({**ROWS[name][0], **change})
 
 
 @pytest.fixture
@@ -222,13 +223,13 @@ def test_every_published_record_is_rendered_again_from_its_parts(folder: str, re
     paths = sorted((real_data / "commonsense" / folder).iterdir())
     assert paths
     for path in paths:
-        assert [RENDER[name](unmake(row)) for row in rows(path)] == rows(path)
+        assert [registry("render").get(name)(unmake(row)) for row in rows(path)] == rows(path)
 
 
 @pytest.mark.realdata
 def test_published_gsm8k_records_are_rendered_again(real_data: Path) -> None:
     published = rows(real_data / "math" / "gsm8k" / "train.jsonl")
-    assert [RENDER["gsm8k"]({"question": r["instruction"], "answer": r["output"]}) for r in published] == published
+    assert [render_gsm8k({"question": r["instruction"], "answer": r["output"]}) for r in published] == published
 
 
 @pytest.mark.realdata
@@ -237,7 +238,7 @@ def test_published_aqua_prompts_are_rendered_again(split: str, real_data: Path) 
     for row in rows(real_data / "math" / "AQuA" / f"{split}.jsonl"):
         question, _, listed = row["instruction"].partition(" Answer Choices: ")
         given = [f"{letter}){text}" for letter, text in re.findall(r"\(([A-E])\) (.*?)(?= \([A-E]\) |$)", listed, re.S)]
-        found = RENDER["aqua"](
+        found = registry("render").get("aqua")(
             {"question": question, "options": given, "rationale": row["output"], "correct": row["answer"]}
         )
         assert (found["instruction"], found["answer"]) == (row["instruction"], row["answer"])
@@ -248,7 +249,7 @@ def test_published_mathqa_options_are_as_rendered(real_data: Path) -> None:
     for row in rows(real_data / "math" / "mathqa" / "test.jsonl"):
         problem, _, listed = row["instruction"].rpartition(" The options: ")
         given = listed.translate(str.maketrans("ABCDEF", "abcdef"))
-        found = RENDER["mathqa"](
+        found = registry("render").get("mathqa")(
             {"Problem": problem, "options": given, "Rationale": "x", "correct": row["answer"].lower()}
         )
         assert (found["instruction"], found["answer"]) == (row["instruction"], row["answer"])

@@ -35,8 +35,11 @@ class Method(Protocol):
 
 
 def method_name(method: Method) -> str:
-    """What results and messages call a method: the name that it is chosen by."""
-    return registry("method").name_of(method)
+    """What results and messages call a method: the name that it is chosen by, or its class's where it has none."""
+    doors = registry("method")
+    # ``RankedLora`` has no name of its own: it is what a LoRA becomes.
+    named = (doors.chosen_by(cls) for cls in type(method).__mro__)
+    return next((name for name in named if name in doors.names()), type(method).__name__)
 
 
 def check_setting(name: str, value: object, holds: bool, rule: str) -> None:

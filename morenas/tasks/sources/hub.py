@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from morenas.base.errors import InputError, suggest
 from morenas.base.hub import require_hub
-from morenas.tasks.sources.raw import Raw, Row, Table
-from morenas.tasks.sources.render import RENDER
+from morenas.tasks.sources.raw import Raw, Table
+from morenas.tasks.sources.render import render_table
 from morenas.tasks.spec import TaskSpec
 
 
@@ -35,31 +35,9 @@ def read_hub(spec: TaskSpec) -> Raw:
             raise InputError(
                 f"Data set {called} has no split '{split}'{suggest(split, loaded)}. It has: {', '.join(loaded)}."
             )
-        return _rendered(Table(f"{called} {split}", loaded[split].to_list()), spec.render)
+        return render_table(Table(f"{called} {split}", loaded[split].to_list()), spec.render)
 
     tests = {name: table(split) for name, split in (spec.test_splits or {"test": "test"}).items()}
     fingerprints = {name: getattr(loaded[name], "_fingerprint", None) for name in loaded}
     provenance = {"source": "hub", "path": spec.hub_path, "name": spec.hub_name, "fingerprints": fingerprints}
     return Raw(None if spec.train_split is None else table(spec.train_split), tests, provenance)
-
-
-def _rendered(table: Table, render: str | None) -> Table:
-    if render is None:
-        return table
-    return Table(table.name, [_record(table, index, render) for index in range(len(table.rows))])
-
-
-def _record(table: Table, index: int, render: str) -> Row:
-    row = table.rows[index]
-    try:
-        return dict(RENDER[render](row))
-    except KeyError as error:
-        raise InputError(
-            f"{table.place(index)}: cannot be read as {render}: there is no column {error}. There are: "
-            f"{', '.join(row)}. Name another data set by task.hub_path, or its form by task.render."
-        ) from error
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{table.place(index)}: cannot be read as {render}: {error}. Splits whose labels are hidden cannot be "
-            "used: name another by task.test_splits."
-        ) from error

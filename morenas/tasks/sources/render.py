@@ -3,13 +3,17 @@
 The wording, its odd spots included, is that of the published instruction files, so that figures are comparable. A
 renderer takes a row of the data set as the hub gives it and returns ``instruction``, ``input``, ``output``, ``answer``.
 It raises KeyError, IndexError, TypeError or ValueError for a row of another form; labels that are hidden (-1 or an
-empty text) are among them.
+empty text) are among them. ``TaskSpec.render`` names one; ``register("render", …)`` brings in another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from morenas.base.errors import InputError
+from morenas.base.registry import registry
+from morenas.tasks.sources.raw import Row, Table
 
 Record = dict[str, str]
 
@@ -105,22 +109,32 @@ def render_multiarith(row: Mapping[str, Any]) -> Record:
     return _solved(row["question"], _worked(None, row["final_ans"]), _number(row["final_ans"]))
 
 
-RENDER: dict[str, Callable[[Mapping[str, Any]], Record]] = {
-    "boolq": render_boolq,
-    "piqa": render_piqa,
-    "siqa": render_siqa,
-    "hellaswag": render_hellaswag,
-    "winogrande": render_winogrande,
-    "arc": render_arc,
-    "openbookqa": render_openbookqa,
-    "gsm8k": render_gsm8k,
-    "aqua": render_aqua,
-    "mathqa": render_mathqa,
-    "mawps": render_mawps,
-    "svamp": render_svamp,
-    "multiarith": render_multiarith,
-}
-"""By the name that ``TaskSpec.render`` gives."""
+def render_table(table: Table, render: Any) -> Table:
+    """A table of a data set's own rows as records, made by a renderer; as it is where there is none.
+
+    Raises:
+        InputError: Naming a row that has another form than the renderer reads.
+    """
+    if render is None:
+        return table
+    write, name = registry("render").build(render), registry("render").chosen_by(render)
+    return Table(table.name, [_record(table, index, write, name) for index in range(len(table.rows))])
+
+
+def _record(table: Table, index: int, write: Callable[[Row], Mapping[str, str]], render: str) -> Row:
+    row = table.rows[index]
+    try:
+        return dict(write(row))
+    except KeyError as error:
+        raise InputError(
+            f"{table.place(index)}: cannot be read as {render}: there is no column {error}. There are: "
+            f"{', '.join(row)}. Name another data set by task.hub_path, or its form by task.render."
+        ) from error
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{table.place(index)}: cannot be read as {render}: {error}. Splits whose labels are hidden cannot be "
+            "used: name another by task.test_splits."
+        ) from error
 
 
 def _question(text: str) -> str:
