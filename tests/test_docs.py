@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tiny_models import save_tiny_causal
+from tiny_runs import SEARCH_WORDS, CommandLine, task_words
 
 import morenas
 from morenas.adapters.published import to_published
@@ -150,3 +153,29 @@ def test_every_file_of_the_repository_that_is_named_exists(document: Path) -> No
     words = {word for code in CODE.findall(shown(document)) for word in code.split()}
     named = {word for word in words if word.split("/")[0] in TREES and "/" in word and "<" not in word}
     assert {word for word in named if not (ROOT / word).exists()} == set()
+
+
+def test_the_page_on_runs_explains_every_file_key_and_metric_of_a_run(
+    reporting_command: CommandLine, tmp_path: Path, tiny_task: Path, tiny_model: Path
+) -> None:
+    run, page = tmp_path / "run", shown(ROOT / "docs" / "reading-a-run.md")
+    words = [*task_words(tiny_task, tiny_model, run), *SEARCH_WORDS, "search.start=level", "compare=lora"]
+    assert reporting_command("search", *words).status == 0
+    explained = set(CODE.findall(page))
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    folders = {name for name in explained if name.endswith("/")}
+    assert {file for file in files if file not in explained and not file.startswith(tuple(folders))} == set()
+    metrics = {key for file in files if file.endswith("metrics.jsonl") for key in _keys_of_lines(run / file)}
+    named = {key for key in metrics - explained if not key.startswith(("finetune/select_", "compare_lora/"))}
+    assert named == set()
+    for file in ("results.json", "architecture.json"):
+        assert set(read_json(run / file, file)) - explained == {"format"}
+    results = read_json(run / "results.json", "results")
+    assert {key for part in ("methods", "phases") for row in results[part] for key in row} - explained == {"name"}
+    assert {phase["name"] for phase in results["phases"]} <= explained
+    with np.load(run / "search" / "trajectory.npz") as arrays:
+        assert set(arrays.files) <= explained
+
+
+def _keys_of_lines(file: Path) -> set[str]:
+    return {key for line in file.read_text().splitlines() for key in json.loads(line)}
