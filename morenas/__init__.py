@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from morenas.search.engine import SearchOutcome, search_architecture
     from morenas.search.settings import SearchSettings
     from morenas.space import Architecture, Budget, SearchSpace, build_space
-    from morenas.tasks.numbered import numbered_batches
+    from morenas.tasks.batches import numbered_batches
 
 __all__ = [
     "Architecture",
@@ -50,7 +50,7 @@ __all__ = [
 _HOMES = {
     "morenas.adapters": ("MoReConfig", "set_factors"),
     "morenas.search.engine": ("SearchOutcome", "search_architecture"),
-    "morenas.tasks.numbered": ("numbered_batches",),
+    "morenas.tasks.batches": ("numbered_batches",),
     "morenas.base.errors": ("InputError", "RunError"),
     "morenas.export.functions": ("from_lora", "from_published", "to_lora", "to_merged"),
     "morenas.models.load": ("find_head", "load_pretrained"),

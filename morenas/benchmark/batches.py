@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from morenas.base.seeds import derive
-from morenas.search.engine import Batch
-from morenas.tasks.epochs import Epochs
+from morenas.tasks.batches import Batch, Epochs
 
 
 class ShuffledBatches(Epochs[Tensor]):

@@ -9,8 +9,8 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from morenas.monarch import num_parameters
-from morenas.search.engine import Batch, Batches
 from morenas.space import Choice, SearchSpace
+from morenas.tasks.batches import Batch, Batches
 
 __all__ = ["Batch", "Batches", "Problem", "Recipe", "Shapes", "cost"]
 

@@ -32,7 +32,7 @@ from morenas.finetune.losses import NonFiniteLoss
 from morenas.finetune.settings import TrainingSettings
 from morenas.finetune.trainer import StepTrainer
 from morenas.models.quiet import quiet_transformers
-from morenas.tasks.batches import Batches
+from morenas.tasks.encode import EncodedBatches
 from morenas.tracking.observer import Observer
 
 LOG_EVERY = 10  # optimizer steps
@@ -136,7 +136,7 @@ class _Run(TrainerCallback):
     def execute(self) -> FinetuneResult:
         last = self._find_checkpoint()
         seed = derive(self.settings.seed, "finetune", "batches")
-        batches = Batches(self.data.train, self.data.tokenizer, self.settings.batch_size, seed)
+        batches = EncodedBatches(self.data.train, self.data.tokenizer, self.settings.batch_size, seed)
         with quiet_transformers(), one_device(self.settings.device):
             arguments = trainer_arguments(self.settings, self.total, self.directory)
             self.trainer = StepTrainer(self.model, arguments, batches, self, self._seal)
@@ -236,7 +236,7 @@ class _Run(TrainerCallback):
         # accelerate wrapped the forward pass for autocast
         self.trainer.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
 
-    def _explain(self, error: NonFiniteLoss, batches: Batches) -> str:
+    def _explain(self, error: NonFiniteLoss, batches: EncodedBatches) -> str:
         at = error.at
         rows = ", ".join(map(str, sorted(batches.rows(at.number).tolist())))
         return (

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
@@ -29,15 +29,10 @@ from morenas.base.tensors import load_tensors, save_tensors
 from morenas.finetune.checkpoints import checkpoint_folder
 from morenas.finetune.losses import LossLog, MicroBatch
 from morenas.finetune.state import allocator_state, load_allocator_state, load_trained_state, trained_state
+from morenas.tasks.batches import Batches
 from morenas.tasks.prompts import IGNORED
 
 TRAINED = "trained.safetensors"
-
-
-class Batches(Protocol):
-    """An endless sequence of batches; each is a pure function of its number."""
-
-    def __getitem__(self, number: int) -> dict[str, Tensor]: ...
 
 
 class _Numbered(Dataset[dict[str, Any]]):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,7 @@ from morenas.space import Budget, SearchSpace
 from morenas.supernet import Relaxation, Supernet
 from morenas.supernet.prepare import evaluation_mode, prepared
 from morenas.supernet.spectrum import sample_layers, spectrum
+from morenas.tasks.batches import Batch, Batches
 from morenas.tracking.observer import NullObserver, Observer
 
 SNAPSHOTS = 200  # mixing probabilities kept of a search, evenly spread
@@ -50,14 +51,7 @@ FEWEST_MEASUREMENTS = 12  # or one for 5 weight steps, where that is less
 PLAYOFF_STEPS = 0.05  # weight steps of each architecture of a play-off, as a share of the search's
 START_ENTROPY = 0.5  # nats a group: how sure of its scores a spectral start is
 
-Batch = Mapping[str, Tensor]
 __all__ = ["Batch", "Batches", "SearchOutcome", "SearchSettings", "search_architecture"]
-
-
-class Batches(Protocol):
-    """An endless sequence of batches, each a pure function of its number; ``morenas.numbered_batches`` makes one."""
-
-    def __getitem__(self, number: int) -> Batch: ...
 
 
 @dataclass

@@ -88,7 +88,7 @@ def run_search(run: Session, config: SearchRunConfig, space: SearchSpace, budget
     from morenas.base.seeds import derive
     from morenas.finetune.stage import final_steps
     from morenas.search.engine import search_architecture
-    from morenas.tasks.batches import Batches
+    from morenas.tasks.encode import EncodedBatches
 
     settings = search_settings(config, final_steps(run))
     pretrained, data, size = run.base.get(), run.data, config.training.batch_size
@@ -99,15 +99,15 @@ def run_search(run: Session, config: SearchRunConfig, space: SearchSpace, budget
     with run.meter.phase("search") as measured:
         outcome = search_architecture(
             pretrained.model,
-            Batches(data.search_train, data.tokenizer, size, derive(config.seed, "search", "train")),
-            Batches(data.search_val, data.tokenizer, size, derive(config.seed, "search", "val")),
+            EncodedBatches(data.search_train, data.tokenizer, size, derive(config.seed, "search", "train")),
+            EncodedBatches(data.search_val, data.tokenizer, size, derive(config.seed, "search", "val")),
             space,
             budget,
             settings,
             pretrained.head,
             checkpoint=run.directory.checkpoints / "search.safetensors",
             observer=run.observer,
-            select_batches=Batches(data.select, data.tokenizer, size, derive(config.seed, "search", "select")),
+            select_batches=EncodedBatches(data.select, data.tokenizer, size, derive(config.seed, "search", "select")),
         )
         measured.steps = outcome.steps
     return outcome

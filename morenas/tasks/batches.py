@@ -1,73 +1,122 @@
-"""Batches as an endless sequence in which every batch is a pure function of its number."""
+"""Batches by number: endless, and each a function of its number alone, so that a resumed run needs no other state."""
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
 import torch
-from datasets import Dataset
-from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from torch.utils.data import default_collate
 
-from morenas.base.seeds import derive
-from morenas.tasks.epochs import Epochs
-from morenas.tasks.prompts import IGNORED
+from morenas.base.errors import InputError
+from morenas.base.seeds import derive, seed_pass
 
-POOL = 50  # batches whose examples are sorted by length together
+Batch = Mapping[str, Tensor]
+Collate = Callable[[list[Any]], Any]
+Rows = TypeVar("Rows")
 
 
-class Batches(Epochs[NDArray[np.int64]]):
-    """Batches of an encoded data set, shuffled anew each epoch and grouped by length.
+class Batches(Protocol):
+    """An endless sequence of batches, each a function of its number alone; ``numbered_batches`` makes one."""
 
-    Invariants: ``batches[number]`` depends on the data, the batch size, the seed and the number alone, so a resumed
-    run needs no other state; every epoch of ``steps_per_epoch`` batches holds every example once, its last examples
-    in a smaller batch where the batch size does not divide their number.
+    def __getitem__(self, number: int) -> Batch: ...
+
+
+class Epochs(ABC, Generic[Rows]):
+    """The rows of batch 0, 1, 2, … without end, put in another order every epoch.
+
+    Invariant: if ``order`` is a function of the epoch alone, the rows of a batch are a function of its number alone.
     """
 
-    def __init__(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, batch_size: int, seed: int) -> None:
-        """Keep the examples of ``dataset``, from ``morenas.tasks.encode``, in memory."""
-        padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
-        self._columns = {
-            name: ([np.asarray(row, dtype=np.int64) for row in dataset[name]], padding.get(name, 0))
-            for name in tokenizer.model_input_names
-            if name in dataset.column_names
-        }
-        labels = list(dataset["labels"])
-        self._label_of_example = None if isinstance(labels[0], list) else torch.tensor(labels)
-        if self._label_of_example is None:
-            self._columns["labels"] = ([np.asarray(row, dtype=np.int64) for row in labels], IGNORED)
-        self._lengths = np.array([len(row) for row in self._columns["input_ids"][0]])
-        self._batch_size, self._seed = batch_size, seed
-        super().__init__(math.ceil(len(self._lengths) / batch_size))
+    def __init__(self, steps: int) -> None:
+        """Count ``steps`` batches an epoch."""
+        self.steps_per_epoch = steps
+        self._epoch = lru_cache(maxsize=2)(self.order)
 
-    def __getitem__(self, number: int) -> dict[str, Tensor]:
-        """The model's inputs, each ``(examples, longest)`` and padded on the right, and ``labels``.
+    @abstractmethod
+    def order(self, epoch: int) -> Sequence[Rows]:
+        """The rows of every batch of an epoch."""
 
-        Labels are ``(examples,)``, or of tokens ``(examples, longest)``.
+    def rows(self, number: int) -> Rows:
+        """Row numbers of the examples of a batch."""
+        epoch, index = divmod(number, self.steps_per_epoch)
+        return self._epoch(epoch)[index]
+
+
+class DatasetBatches(Epochs[list[int]]):
+    """Batches of a map-style data set, shuffled anew each epoch.
+
+    Invariants: every epoch of ``steps_per_epoch`` batches holds every example once, its last examples in a smaller
+    batch where the batch size does not divide their number; what ``collate_fn`` or the data set draw from torch is
+    seeded by the number, and the global random state is left as it was.
+    """
+
+    def __init__(self, dataset: Any, batch_size: int | None, collate_fn: Collate | None, seed: int) -> None:
+        self._dataset, self._seed = dataset, seed
+        self._size = 1 if batch_size is None else batch_size
+        self._collate: Collate = collate_fn or (_only if batch_size is None else default_collate)
+        super().__init__(-(-len(dataset) // self._size))
+
+    def __getitem__(self, number: int) -> Batch:
+        """The batch of a number, at least 0.
+
+        Raises:
+            InputError: If it is no mapping of names to tensors.
         """
-        rows = self.rows(number)
-        batch = {name: _pad([values[row] for row in rows], fill) for name, (values, fill) in self._columns.items()}
-        if self._label_of_example is not None:
-            batch["labels"] = self._label_of_example[torch.from_numpy(rows)]
-        return batch
+        with torch.random.fork_rng(devices=[]):
+            seed_pass(derive(self._seed, "batch", number), torch.device("cpu"))
+            batch = self._collate([self._dataset[row] for row in self.rows(number)])
+        return _checked(batch)
 
-    def order(self, epoch: int) -> list[NDArray[np.int64]]:
-        """Batches of like lengths, in random order."""
-        generator = np.random.default_rng(derive(self._seed, "epoch", epoch))
-        shuffled = generator.permutation(len(self._lengths))
-        pool = POOL * self._batch_size
-        batches: list[NDArray[np.int64]] = []
-        for start in range(0, len(shuffled), pool):
-            part = shuffled[start : start + pool]
-            part = part[np.argsort(-self._lengths[part], kind="stable")]
-            batches.extend(part[at : at + self._batch_size] for at in range(0, len(part), self._batch_size))
-        return [batches[index] for index in generator.permutation(len(batches))]
+    def order(self, epoch: int) -> list[list[int]]:
+        """All rows in random order, a batch's worth at a time."""
+        generator = torch.Generator().manual_seed(derive(self._seed, "epoch", epoch))
+        rows = torch.randperm(len(self._dataset), generator=generator)
+        return [batch.tolist() for batch in rows.split(self._size)]
 
 
-def _pad(rows: list[NDArray[np.int64]], fill: int) -> Tensor:
-    padded = np.full((len(rows), max(map(len, rows))), fill, dtype=np.int64)
-    for target, row in zip(padded, rows, strict=True):
-        target[: len(row)] = row
-    return torch.from_numpy(padded)
+def numbered_batches(
+    dataset: Any, batch_size: int | None, collate_fn: Collate | None = None, seed: int = 0
+) -> DatasetBatches:
+    """Number the batches of a data set, for ``search_architecture``; the arguments are those of torch's DataLoader.
+
+    Args:
+        dataset: Map-style: ``len(dataset)`` and ``dataset[row]``; with ``batch_size=None`` a list of whole batches.
+        batch_size: Examples a batch; None where every item is a batch already.
+        collate_fn: Makes a mapping of names to tensors of a list of examples; None for torch's own.
+        seed: Of the order, which is another in every epoch.
+    Returns:
+        ``batches[0]``, ``batches[1]``, … without end.
+    Raises:
+        InputError: If the data set is empty, or has no length or no rows by number; if the batch size is below 1.
+    """
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise InputError(
+            f"numbered_batches: {type(dataset).__name__} has no length or no rows by number; give a map-style data set "
+            "or a list. Of a DataLoader: numbered_batches(loader.dataset, loader.batch_size, loader.collate_fn)."
+        )
+    if len(dataset) == 0:
+        raise InputError("numbered_batches: the data set is empty; a search needs at least one example of each kind.")
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"numbered_batches: batch_size={batch_size}: at least 1, or None for a list of whole batches.")
+    return DatasetBatches(dataset, batch_size, collate_fn, seed)
+
+
+def _only(items: list[Any]) -> Any:
+    return items[0]
+
+
+def _checked(batch: Any) -> Batch:
+    wrong = type(batch).__name__
+    if isinstance(batch, Mapping):
+        others = [name for name, value in batch.items() if not isinstance(value, Tensor)]
+        if not others:
+            return batch
+        wrong = f"'{others[0]}' of type {type(batch[others[0]]).__name__}"
+    raise InputError(
+        f"numbered_batches: a batch must map names to tensors, as {{'input_ids': …, 'labels': …}}, and this one has or "
+        f"is {wrong}; give a collate_fn that makes one, transformers' DataCollatorWithPadding(tokenizer) say."
+    )

@@ -106,12 +106,12 @@ def test_a_loss_that_is_not_finite_names_step_rate_and_batch(accumulation: int, 
 
 def test_the_batch_named_holds_the_example(tmp_path: Path) -> None:
     from morenas.base.seeds import derive
-    from morenas.tasks.batches import Batches
+    from morenas.tasks.encode import EncodedBatches
 
     data = poisoned(tiny_data(regression=True))
     with pytest.raises(InputError) as caught:
         finetune(tiny_adapted(Full(), num_labels=1), data, SETTINGS, tmp_path, Recorder())
-    batches = Batches(data.train, data.tokenizer, SETTINGS.batch_size, derive(0, "finetune", "batches"))
+    batches = EncodedBatches(data.train, data.tokenizer, SETTINGS.batch_size, derive(0, "finetune", "batches"))
     number = int(str(caught.value).partition("batch ")[2].partition(")")[0].partition(":")[0])
     assert batches[number]["labels"].isnan().any()
     assert not any(batches[before]["labels"].isnan().any() for before in range(number))

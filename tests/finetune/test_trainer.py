@@ -21,7 +21,7 @@ from morenas.finetune.methods import Full, Lora, More
 from morenas.finetune.settings import TrainingSettings
 from morenas.finetune.state import trained_state
 from morenas.models import target_linears
-from morenas.tasks.batches import Batches
+from morenas.tasks.encode import EncodedBatches
 
 
 def settings(**changes: Any) -> TrainingSettings:
@@ -36,7 +36,7 @@ def trained(model: nn.Module, directory: Path, data: FinetuneData | None = None,
 def by_hand(model: nn.Module, data: FinetuneData, **changes: Any) -> dict[str, Tensor]:
     """AdamW under a warmed-up cosine, clipped, with the dropout of each micro-batch seeded by its number."""
     how = settings(**changes)
-    batches = Batches(data.train, data.tokenizer, how.batch_size, derive(how.seed, "finetune", "batches"))
+    batches = EncodedBatches(data.train, data.tokenizer, how.batch_size, derive(how.seed, "finetune", "batches"))
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=how.learning_rate, weight_decay=how.weight_decay)
     total = how.total_steps(len(data.train))
@@ -132,7 +132,7 @@ def test_bfloat16_trains_in_autocast_and_leaves_float32_weights(tmp_path: Path) 
     state = trained(model, tmp_path, bf16=True, max_steps=3)
     assert {tensor.dtype for tensor in state.values()} == {torch.float32}
     data = tiny_data()
-    batch = {key: value for key, value in Batches(data.train, data.tokenizer, 4, 0)[0].items()}
+    batch = {key: value for key, value in EncodedBatches(data.train, data.tokenizer, 4, 0)[0].items()}
     assert model(**batch).logits.dtype == torch.float32
     assert_equal(state, trained_state(model))
 
@@ -174,7 +174,7 @@ def test_a_language_model_learns_the_mean_over_the_tokens_of_its_answers(
 ) -> None:
     # gradients themselves are compared: AdamW's first step looks at their signs alone
     data, model = language_data(family), language_adapted(family)
-    batches = Batches(data.train, data.tokenizer, 6, derive(0, "finetune", "batches"))
+    batches = EncodedBatches(data.train, data.tokenizer, 6, derive(0, "finetune", "batches"))
     micro = [batches[number] for number in range(accumulation)]
     counts = [int(batch["labels"].ne(-100).sum()) for batch in micro]
     assert accumulation == 1 or counts[0] != counts[1]

@@ -1,87 +1,84 @@
-"""Batches are a pure function of their number."""
+"""Anybody's data as numbered batches."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
-from datasets import Dataset
-from tiny_models import tiny_tokenizer
-from tiny_training import tiny_dataset
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from morenas.tasks.batches import Batches
-from morenas.tasks.encode import encode
-from morenas.tasks.prompts import encode_records
-from morenas.tasks.spec import TaskSpec
+import morenas
+from morenas.base.errors import InputError
+from morenas.tasks.batches import DatasetBatches
 
-
-def batches(rows: int = 50, size: int = 8, seed: int = 0) -> Batches:
-    return Batches(tiny_dataset(rows), tiny_tokenizer(), size, seed)
+ROWS = [{"x": torch.tensor([float(row)])} for row in range(10)]
 
 
-def test_the_same_number_gives_the_same_batch_in_any_order_of_asking() -> None:
-    one, other = batches(), batches()
-    forward = [one[number] for number in range(20)]
-    for number in reversed(range(20)):
-        assert all(torch.equal(value, forward[number][name]) for name, value in other[number].items())
+def values(batches: DatasetBatches, numbers: range) -> list[list[float]]:
+    return [batches[number]["x"].flatten().tolist() for number in numbers]
 
 
-def test_an_epoch_holds_every_example_once_and_the_next_is_shuffled_anew() -> None:
-    found = batches()
-    epochs = [[found.rows(epoch * 7 + index).tolist() for index in range(7)] for epoch in range(3)]
-    assert found.steps_per_epoch == 7
-    for epoch in epochs:
-        assert sorted(row for batch in epoch for row in batch) == list(range(50))
-    assert epochs[0] != epochs[1] != epochs[2]
+@pytest.mark.parametrize("size", [1, 3, 5, 10, 16])
+def test_every_epoch_holds_every_example_once_in_an_order_of_its_own(size: int) -> None:
+    batches = morenas.numbered_batches(ROWS, size)
+    epochs = [values(batches, range(e * batches.steps_per_epoch, (e + 1) * batches.steps_per_epoch)) for e in range(3)]
+    flat = [[value for batch in epoch for value in batch] for epoch in epochs]
+    assert all(sorted(epoch) == list(map(float, range(10))) for epoch in flat)
+    assert flat[0] != flat[1] != flat[2]
+    assert [len(batch) for batch in epochs[0]][:-1] == [size] * (batches.steps_per_epoch - 1)
 
 
-def test_another_seed_gives_another_order() -> None:
-    assert batches(seed=0).rows(0).tolist() != batches(seed=1).rows(0).tolist()
+def test_a_batch_depends_on_its_number_and_the_seed_alone() -> None:
+    numbers = range(25)
+    expected = values(morenas.numbered_batches(ROWS, 3, seed=1), numbers)
+    other = morenas.numbered_batches(ROWS, 3, seed=1)
+    assert [values(other, range(number, number + 1))[0] for number in reversed(numbers)] == expected[::-1]
+    assert values(morenas.numbered_batches(ROWS, 3, seed=2), numbers) != expected
 
 
-def test_padding_is_masked_and_small() -> None:
-    found = batches(200)
-    for number in range(found.steps_per_epoch):
-        batch = found[number]
-        lengths = batch["attention_mask"].sum(-1)
-        assert int(lengths.max()) == batch["input_ids"].shape[1]
-        assert (batch["input_ids"][batch["attention_mask"] == 0] == 0).all()
-    spread = [
-        int(found[n]["attention_mask"].sum(-1).max() - found[n]["attention_mask"].sum(-1).min()) for n in range(20)
-    ]
-    assert sorted(spread)[10] <= 1  # grouped by length
+def test_what_a_collator_draws_is_seeded_by_the_number_and_disturbs_no_one() -> None:
+    def noisy(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {"x": torch.stack([row["x"] for row in rows]) + torch.rand(len(rows), 1)}
+
+    batches = morenas.numbered_batches(ROWS, 4, noisy)
+    state = torch.get_rng_state()
+    first = batches[7]["x"]
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    assert torch.equal(batches[7]["x"], first)
+    assert not torch.equal((batches[7]["x"] % 1), (batches[5]["x"] % 1))
 
 
-def test_pairs_are_cut_to_the_limit_longer_text_first() -> None:
-    data = Dataset.from_dict({"a": ["cat " * 30], "b": ["dog bird"], "label": [1]})
-    encoded = encode(data, tiny_tokenizer(), ("a", "b"), 12)
-    assert len(encoded["input_ids"][0]) == 12 and list(encoded["labels"]) == [1]
-    words = tiny_tokenizer().convert_ids_to_tokens(encoded["input_ids"][0])
-    assert "dog" in words and "bird" in words
+def test_a_list_of_whole_batches_is_taken_as_it_is() -> None:
+    whole = [{"x": torch.full((size,), float(size))} for size in (1, 2, 3)]
+    batches = morenas.numbered_batches(whole, batch_size=None)
+    assert sorted(len(batches[number]["x"]) for number in range(3)) == [1, 2, 3]
+    assert batches.steps_per_epoch == 3
 
 
-def test_the_texts_of_a_pair_are_kept_apart_whatever_the_tokenizer() -> None:
-    data = Dataset.from_dict({"a": ["cat"], "b": ["dog"], "label": [1]})
-    letters = tiny_tokenizer("qwen2")
-    (ids,) = encode(data, letters, ("a", "b"), 12)["input_ids"]
-    assert letters.decode(ids) == "cat\ndog"
-    (ids,) = encode(data, tiny_tokenizer("bert"), ("a", "b"), 12)["input_ids"]
-    assert tiny_tokenizer("bert").convert_ids_to_tokens(ids) == ["[CLS]", "cat", "[SEP]", "dog", "[SEP]"]
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter(ROWS)
 
 
-def test_labels_of_records_are_their_outputs_and_nothing_of_prompts_or_padding() -> None:
-    tokenizer = tiny_tokenizer("llama")
-    tokenizer.pad_token = tokenizer.eos_token  # padding looks like the end of an output
-    prompts, outputs = ["a cat", "the big dog sees it", "is it"], ["red", "it is blue", "not red"]
-    rows = [
-        {"instruction": prompt, "input": "", "output": output, "answer": output, "choices": [], "label": 0}
-        for prompt, output in zip(prompts, outputs, strict=True)
-    ]
-    spec = TaskSpec("t", ("instruction",), ("log_likelihood",), kind="generation", source="demo", prompt="plain")
-    found = Batches(encode_records(Dataset.from_list(rows), tokenizer, spec, train=True), tokenizer, 3, seed=0)
-    (batch,) = [found[number] for number in range(found.steps_per_epoch)]
-    for place, row in enumerate(found.rows(0)):
-        prompt, output = (tokenizer(text).input_ids for text in (prompts[row] + "\n", outputs[row]))
-        learnt = [*output, tokenizer.eos_token_id]
-        padding = batch["labels"].shape[1] - len(prompt) - len(learnt)
-        assert batch["labels"][place].tolist() == [-100] * len(prompt) + learnt + [-100] * padding
-        assert batch["attention_mask"][place].tolist() == [1] * (len(prompt) + len(learnt)) + [0] * padding
-        assert batch["input_ids"][place, : len(prompt) + len(learnt)].tolist() == prompt + learnt
+@pytest.mark.parametrize(
+    ("dataset", "size", "said"),
+    [
+        ([], 2, "the data set is empty"),
+        (ROWS, 0, "batch_size=0: at least 1"),
+        (Stream(), 2, "Stream has no length"),
+        (DataLoader(ROWS), 2, r"DataLoader has no length or no rows .*loader.dataset, loader.batch_size"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_cannot_be_numbered_is_refused(dataset: Any, size: int, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        morenas.numbered_batches(dataset, size)
+
+
+def test_a_batch_that_names_no_tensors_is_refused() -> None:
+    with pytest.raises(InputError, match=r"this one has or is list; give a collate_fn"):
+        morenas.numbered_batches(TensorDataset(torch.zeros(4, 2)), 2)[0]
+    with pytest.raises(InputError, match=r"has or is 'text' of type list"):
+        morenas.numbered_batches([{"text": "a"}, {"text": "b"}], 2)[0]
