@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from morenas.adapters import MoReConfig, set_factors
     from morenas.base.errors import InputError, RunError
     from morenas.export.functions import from_lora, from_published, to_lora, to_merged
-    from morenas.finetune.records import score_records
+    from morenas.finetune.language import score_records
     from morenas.models.load import find_head, load_pretrained
     from morenas.models.targets import target_linears
     from morenas.search.engine import SearchOutcome, search_architecture
@@ -55,7 +55,7 @@ _HOMES = {
     "morenas.export.functions": ("from_lora", "from_published", "to_lora", "to_merged"),
     "morenas.models.load": ("find_head", "load_pretrained"),
     "morenas.models.targets": ("target_linears",),
-    "morenas.finetune.records": ("score_records",),
+    "morenas.finetune.language": ("score_records",),
     "morenas.search.settings": ("SearchSettings",),
     "morenas.space": ("Architecture", "Budget", "SearchSpace", "build_space"),
 }

@@ -1,9 +1,9 @@
-"""Scores of a causal language model: likelihood of given answers, and answers read out of what it generates."""
+"""Scores of causal language models: likelihood of given answers, and answers read out of what they generate."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,8 +17,12 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from morenas.base.errors import InputError
 from morenas.finetune.evaluate import by_length
 from morenas.tasks.answers import extract_answer, same_answer
+from morenas.tasks.load import RECORDS
 from morenas.tasks.metrics import score
-from morenas.tasks.prompts import IGNORED
+from morenas.tasks.prompts import IGNORED, encode_records
+from morenas.tasks.records import PROMPT, check_records, known_choices
+from morenas.tasks.sources.raw import Table
+from morenas.tasks.spec import TaskSpec
 
 Continuation = tuple[Sequence[int], int]
 """Token ids, and where those begin that are scored."""
@@ -199,3 +203,42 @@ def _base(model: nn.Module) -> Any:
 def _device(model: nn.Module) -> torch.device:
     """Where inputs go: the device of the embeddings, first of a model that is spread over several."""
     return next(model.parameters()).device
+
+
+def score_records(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[Mapping[str, Any]],
+    metrics: Sequence[str] = ("accuracy",),
+    answer: str = "choice",
+    batch_size: int = 16,
+    bf16: bool = False,
+    **spec: Any,
+) -> dict[str, float]:
+    """Score a causal language model, with an adapter or without, on records of instruction, input, output and answer.
+
+    Args:
+        model: On the device to compute on; its mode is left as it was.
+        tokenizer: Of the model, with a pad token.
+        records: ``{"instruction": …, "input": …, "answer": …}``, the input where there is one, and an output where
+            ``log_likelihood`` is asked for.
+        metrics: "accuracy" (the likeliest of the choices is the right one), "generated_accuracy" (the answer read out
+            of greedily generated text is) and "log_likelihood" (of the output, nats a token).
+        answer: How an answer is read: "choice", "number", "letter" or "text".
+        batch_size: Texts scored at once.
+        bf16: Compute in bfloat16 autocast.
+        spec: Any other field of ``morenas.tasks.TaskSpec``: ``choices`` (default: all answers there are),
+            ``continuation``, ``prompt``, ``max_length`` and ``max_new_tokens`` (tokens), ``truncate``.
+    Returns:
+        Metric to value.
+    Raises:
+        InputError: If a record is wrong or too long, naming it, or a metric does not fit the answer.
+    """
+    kind = "choice" if answer == "choice" else "generation"
+    # Of a source that reads nothing: the records are here.
+    task = TaskSpec("records", PROMPT, tuple(metrics), kind=kind, source="demo", answer=answer, **spec)
+    table = Table("records", [dict(record) for record in records])
+    rows = check_records(task, table, known_choices(task, table), train=False)
+    encoded = encode_records(Dataset.from_list(rows, RECORDS), tokenizer, task, train=False)
+    scorer = LanguageScorer(tokenizer, task.metrics, answer, task.max_new_tokens)
+    return scorer(model, encoded, batch_size, bf16)

@@ -28,9 +28,8 @@ from morenas.finetune.arguments import one_device, trainer_arguments
 from morenas.finetune.attach import count_parameters
 from morenas.finetune.checkpoints import checkpoint_folder, keep_only, last_checkpoint, seal, verify
 from morenas.finetune.evaluate import Scorer
-from morenas.finetune.losses import NonFiniteLoss
 from morenas.finetune.settings import TrainingSettings
-from morenas.finetune.trainer import StepTrainer
+from morenas.finetune.trainer import StepTrainer, TrainingDiverged
 from morenas.models.quiet import quiet_transformers
 from morenas.tasks.encode import EncodedBatches
 from morenas.tracking.observer import Observer
@@ -144,7 +143,7 @@ class _Run(TrainerCallback):
         try:
             with quiet_transformers():
                 self.trainer.train(resume_from_checkpoint=str(last) if last else None)
-        except NonFiniteLoss as error:
+        except TrainingDiverged as error:
             raise InputError(self._explain(error, batches)) from error
         self._restore_best()
         self.observer.finish(self.phase)
@@ -236,7 +235,7 @@ class _Run(TrainerCallback):
         # accelerate wrapped the forward pass for autocast
         self.trainer.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
 
-    def _explain(self, error: NonFiniteLoss, batches: EncodedBatches) -> str:
+    def _explain(self, error: TrainingDiverged, batches: EncodedBatches) -> str:
         at = error.at
         rows = ", ".join(map(str, sorted(batches.rows(at.number).tolist())))
         return (

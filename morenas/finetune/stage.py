@@ -17,8 +17,8 @@ from morenas.finetune.evaluate import ClassifierScorer, Scorer
 from morenas.finetune.language import LanguageScorer
 from morenas.finetune.loop import FinetuneData, FinetuneResult, finetune
 from morenas.finetune.methods import Method, Targets, method_name
-from morenas.finetune.saving import save_adapter
 from morenas.finetune.settings import TrainingSettings
+from morenas.finetune.state import save_adapter
 from morenas.run.schema import RunConfig
 from morenas.run.session import Session
 from morenas.tasks.metrics import compute_metrics, needs_generation

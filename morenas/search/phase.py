@@ -249,8 +249,7 @@ def finetune_found(
 
 def finetune_lora(run: Session, config: SearchRunConfig, architecture: Architecture) -> dict[str, Any]:
     """LoRA with as many parameters, on the modules that were searched."""
-    from morenas.finetune.equal_lora import equal_parameter_lora
-    from morenas.finetune.methods import RankedLora
+    from morenas.finetune.methods import RankedLora, equal_parameter_lora
     from morenas.finetune.stage import fit
 
     targets = run.targets(config.space.target_modules, config.space.exclude_modules)

@@ -20,7 +20,7 @@ from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_data
 from morenas.base.files import sha256
 from morenas.finetune.loop import finetune
 from morenas.finetune.methods import Lora
-from morenas.finetune.saving import save_adapter
+from morenas.finetune.state import save_adapter
 
 ADAPTER = "adapter/adapter_model.safetensors"
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from morenas.base.errors import InputError
 from morenas.finetune.attach import attach, count_parameters
-from morenas.finetune.equal_lora import equal_parameter_lora
 from morenas.finetune.methods import (
     AdaLora,
     Boft,
@@ -23,6 +22,7 @@ from morenas.finetune.methods import (
     Method,
     More,
     RankedLora,
+    equal_parameter_lora,
     method_name,
 )
 from morenas.models import target_linears

@@ -8,8 +8,7 @@ import random
 import pytest
 
 from morenas.base.errors import InputError
-from morenas.finetune.equal_lora import equal_parameter_lora
-from morenas.finetune.methods import Targets
+from morenas.finetune.methods import Targets, equal_parameter_lora
 
 
 def cost(ranks: dict[str, int], targets: Targets) -> int:

@@ -1,4 +1,4 @@
-"""The Trainer does what a plain loop would, for every family, with and without accumulation."""
+"""The Trainer does what a plain loop would, for every family, with and without accumulation; losses are all checked."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from morenas.finetune.loop import FinetuneData, finetune
 from morenas.finetune.methods import Full, Lora, More
 from morenas.finetune.settings import TrainingSettings
 from morenas.finetune.state import trained_state
+from morenas.finetune.trainer import LossLog, MicroBatch, TrainingDiverged
 from morenas.models import target_linears
 from morenas.tasks.encode import EncodedBatches
 
@@ -195,3 +196,34 @@ def test_a_language_model_learns_the_mean_over_the_tokens_of_its_answers(
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
     assert result.history[0]["loss"] == pytest.approx(loss.item(), rel=1e-4)
+
+
+def at(number: int) -> MicroBatch:
+    return MicroBatch(step=number // 2 + 1, number=number, learning_rate=0.5)
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_draining_gives_the_sum_since_the_last_time(eager: bool) -> None:
+    losses = LossLog(eager)
+    for number in range(3):
+        losses.add(at(number), torch.tensor(float(number)))
+    assert losses.drain() == 3.0
+    losses.add(at(3), torch.tensor(5.0))
+    assert losses.drain() == 5.0
+    assert losses.drain() == 0.0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_an_eager_log_stops_at_once(bad: float) -> None:
+    with pytest.raises(TrainingDiverged):
+        LossLog(eager=True).add(at(0), torch.tensor(bad))
+
+
+def test_a_lazy_log_still_finds_the_first_one() -> None:
+    losses = LossLog(eager=False)
+    for number, value in enumerate([1.0, 2.0, float("inf"), float("nan"), 3.0]):
+        losses.add(at(number), torch.tensor(value))
+    with pytest.raises(TrainingDiverged) as caught:
+        losses.drain()
+    assert caught.value.at == at(2)
+    assert caught.value.value == float("inf")

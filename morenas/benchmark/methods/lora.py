@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from morenas.benchmark.methods.result import SearchResult
 from morenas.benchmark.problem import Problem
-from morenas.finetune.equal_lora import equal_parameter_lora
+from morenas.finetune.methods import equal_parameter_lora
 from morenas.space import Choice
 
 

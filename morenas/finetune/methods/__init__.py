@@ -6,7 +6,8 @@ the caller has to add, such as the shapes of an architecture, stands in a class 
 ``RankedLora``.
 """
 
-from morenas.finetune.methods.low_rank import AdaLora, Dora, GraLora, Lora, RankedLora
+from morenas.finetune.methods.equal_lora import RankedLora, equal_parameter_lora
+from morenas.finetune.methods.low_rank import AdaLora, Dora, GraLora, Lora
 from morenas.finetune.methods.method import Method, Targets, method_name
 from morenas.finetune.methods.more import More, ShapedMore
 from morenas.finetune.methods.others import Boft, Full, Head
@@ -24,5 +25,6 @@ __all__ = [
     "RankedLora",
     "ShapedMore",
     "Targets",
+    "equal_parameter_lora",
     "method_name",
 ]

@@ -65,20 +65,6 @@ class Lora(LowRank):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class RankedLora(Lora):
-    """LoRA with a rank for each module; all are scaled by ``alpha / rank``.
-
-    Attributes:
-        ranks: Rank by module, in place of ``rank``; modules left out, or of rank 0, get no adapter.
-    """
-
-    ranks: Mapping[str, int]
-
-    def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> LoraConfig:
-        return self._config({name: rank for name, rank in self.ranks.items() if rank > 0}, head)
-
-
 @dataclass(frozen=True)
 class Dora(Lora):
     """LoRA on the direction, with a trained magnitude per output feature (Liu et al. 2024)."""

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification
 
 from morenas.finetune.loop import finetune
 from morenas.finetune.methods import AdaLora, Boft, Dora, Full, GraLora, Head, Lora, Method, More, method_name
-from morenas.finetune.saving import save_adapter
+from morenas.finetune.state import save_adapter
 
 
 def logits(model: nn.Module) -> Tensor:

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from morenas.base.errors import InputError
-from morenas.finetune.methods import Targets
+from morenas.finetune.methods.low_rank import Lora
+from morenas.finetune.methods.method import Targets
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedLora(Lora):
+    """LoRA with a rank for each module; all are scaled by ``alpha / rank``.
+
+    Attributes:
+        ranks: Rank by module, in place of ``rank``; modules left out, or of rank 0, get no adapter.
+    """
+
+    ranks: Mapping[str, int]
+
+    def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> LoraConfig:
+        return self._config({name: rank for name, rank in self.ranks.items() if rank > 0}, head)
 
 
 def equal_parameter_lora(params: int, targets: Targets) -> dict[str, int]:
