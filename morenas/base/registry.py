@@ -87,6 +87,16 @@ BUILTIN: dict[str, dict[str, str]] = {
         "entropy": "morenas.bilevel.guards:EntropyGuard",
         "curvature": "morenas.bilevel.guards:CurvatureGuard",
     },
+    "tracker": {
+        "local": "morenas.tracking.tracker:Local",
+        "wandb": "morenas.tracking.wandb:WandbTracker",
+        "tensorboard": "morenas.tracking.services:TensorBoard",
+        "trackio": "morenas.tracking.services:Trackio",
+        "mlflow": "morenas.tracking.services:MLflow",
+        "aim": "morenas.tracking.services:Aim",
+        "comet": "morenas.tracking.services:Comet",
+        "swanlab": "morenas.tracking.services:SwanLab",
+    },
 }
 """Kind of door to name to where its object is defined."""
 

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from morenas.base.errors import InputError
 from morenas.base.files import whole_directory, write_json, write_text
+from morenas.base.registry import registry
 from morenas.run.reading import RECORD, RESULTS, is_complete, read_record
 
 FOLDERS = ("adapter", "checkpoints", "compare", "compare_lora", "finetune", "search")
@@ -111,7 +112,8 @@ class RunDirectory:
 
     def _is_preparation(self, top: Path) -> bool:
         files = {path for path in top.rglob("*") if path.is_file()}
-        return top.name in (".hydra", "wandb") or (top.is_dir() and files <= {self.phases, self.inputs, self.lock})
+        begun = (".hydra", *registry("tracker").names())  # a tracker keeps its files in a folder of its name
+        return top.name in begun or (top.is_dir() and files <= {self.phases, self.inputs, self.lock})
 
     def drop_checkpoints(self) -> None:
         """Remove the state of phases that are finished."""

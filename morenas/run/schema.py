@@ -260,6 +260,7 @@ class WandbConfig:
 
 @dataclass
 class TrackingConfig:
+    name: str = "wandb"  # what metrics go to beside the JSON lines; local: nothing
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
 

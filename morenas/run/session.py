@@ -27,6 +27,7 @@ from morenas.run.phases import Meter
 from morenas.run.schema import RunConfig
 from morenas.tasks.load import load_task
 from morenas.tracking.observer import ConsoleObserver
+from morenas.tracking.tracker import TrackedRun
 from morenas.tracking.trackers import TrackedObserver, Trackers, build_trackers
 
 
@@ -110,18 +111,9 @@ def session(command: str, config: RunConfig, directory: RunDirectory, words: str
         command: "search" or "finetune".
         words: What sets the run apart, in short, for its name on dashboards.
     """
-    wanted = config.tracking.wandb
-    trackers = build_trackers(
-        directory.path,
-        wanted.mode.value,
-        name=run_name(config, words),
-        config=plain(config),
-        project=wanted.project,
-        entity=wanted.entity,
-        group=wanted.group,
-        tags=list(wanted.tags),
-        job_type=command,
-    )
+    run = TrackedRun(directory.path, run_name(config, words), plain(config), command)
+    name, settings = tracker_settings(config)
+    trackers = build_trackers(run, name, **settings)
     console, failed = ConsoleObserver(), True
     try:
         yield Session(config, directory, trackers, console)
@@ -129,6 +121,15 @@ def session(command: str, config: RunConfig, directory: RunDirectory, words: str
     finally:
         console.close()
         trackers.close(failed)
+
+
+def tracker_settings(config: RunConfig) -> tuple[str, dict[str, Any]]:
+    """The tracker that is chosen, and its own settings."""
+    wanted = config.tracking
+    if wanted.name != "wandb":
+        return wanted.name, {}
+    mode = wanted.wandb.mode.value
+    return ("local", {}) if mode == "disabled" else ("wandb", {**vars(wanted.wandb), "mode": mode})
 
 
 def run_name(config: RunConfig, words: str) -> str:

@@ -1,1 +1,5 @@
-"""What a run tells: progress on screen, metrics to files and dashboards, and the closing table and report."""
+"""What a run shows: progress on screen, metrics to files and dashboards, and the closing table and report."""
+
+from morenas.tracking.tracker import TrackedRun, Tracker
+
+__all__ = ["TrackedRun", "Tracker"]

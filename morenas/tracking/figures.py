@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 Shapes = Mapping[str, tuple[int, int]]
 
@@ -99,3 +101,10 @@ def curves_figure(
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=7)
     return figure
+
+
+def picture(figure: Figure) -> Image.Image:
+    """A figure as a picture, drawn without pyplot's global state."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return Image.open(buffer)

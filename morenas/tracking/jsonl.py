@@ -6,13 +6,17 @@ import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from morenas.base.files import write_text
+from morenas.tracking.tracker import Tracker
 
 
-class JsonLines:
-    """Writes ``<run dir>/<phase>/metrics.jsonl``, one object a step, flushed line by line."""
+class JsonLines(Tracker):
+    """Writes ``<run dir>/<phase>/metrics.jsonl``, one object a step, flushed line by line.
+
+    What else a tracker is given has files of its own in the run directory.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -32,15 +36,6 @@ class JsonLines:
         file = self._files[phase]
         file.write(json.dumps({"step": step, **metrics}) + "\n")
         file.flush()
-
-    def architecture(self, architecture: Any) -> None:
-        """The architecture has a file of its own."""
-
-    def summary(self, values: Mapping[str, Any]) -> None:
-        """Results have a file of their own."""
-
-    def artifact(self, path: Path, kind: str) -> None:
-        """Files stay where they are."""
 
     def close(self, failed: bool) -> None:
         """Close all files."""

@@ -4,32 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from morenas.base.errors import InputError
+from morenas.base.registry import registry
 from morenas.tracking.jsonl import JsonLines
 from morenas.tracking.observer import Observer
-
-
-class Tracker(Protocol):
-    """Takes what a run tells."""
-
-    def start(self, phase: str, done: int) -> None:
-        """A phase begins, or goes on after ``done`` steps."""
-
-    def log(self, phase: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Metrics of a step; their names begin with the phase."""
-
-    def architecture(self, architecture: Any) -> None:
-        """What was found, a ``morenas.space.Architecture``."""
-
-    def summary(self, values: Mapping[str, Any]) -> None:
-        """Scalars that runs are compared by."""
-
-    def artifact(self, path: Path, kind: str) -> None:
-        """A file or folder worth keeping."""
-
-    def close(self, failed: bool) -> None:
-        """The run is over."""
+from morenas.tracking.tracker import METHODS, Local, TrackedRun, Tracker
 
 
 class Trackers:
@@ -41,6 +22,9 @@ class Trackers:
 
     def __init__(self, record: Tracker, others: Sequence[Tracker], tell: Callable[[str], None] = print) -> None:
         self.record, self.others, self.tell = record, list(others), tell
+
+    def open(self, run: TrackedRun) -> None:
+        self._each(lambda tracker: tracker.open(run))
 
     def start(self, phase: str, done: int) -> None:
         self._each(lambda tracker: tracker.start(phase, done))
@@ -97,22 +81,23 @@ class TrackedObserver:
         self.shown.finish(phase)
 
 
-def build_trackers(directory: Path, mode: str, **run: Any) -> Trackers:
-    """JSON lines, and W&B unless ``mode`` is "disabled".
+def build_trackers(run: TrackedRun, tracker: Any = "local", **settings: Any) -> Trackers:
+    """The run's own record, JSON lines, and a tracker beside it; both have been told that the run begins.
 
     Args:
-        directory: Run directory.
-        mode: As for ``WandbTracker``, or "disabled".
-        run: Its other arguments.
+        run: What the trackers follow.
+        tracker: Name of a registered tracker, ``"package.module:Name"`` of another, or a tracker itself.
+        settings: The tracker's own, where it is named.
+    Raises:
+        InputError: If there is no such tracker, it has no such setting, it needs a package that is not installed, or
+            it is no tracker.
     """
-    record = JsonLines(directory)
-    if mode == "disabled":
-        return Trackers(record, [])
-    from morenas.tracking.wandb import WandbTracker
-
-    try:
-        return Trackers(record, [WandbTracker(mode, directory, **run)])
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        print(f"W&B cannot be used ({type(error).__name__}: {reason}); the run goes on without it.")
-        return Trackers(record, [])
+    built = registry("tracker").build(tracker, **settings)
+    if lacking := [name for name in METHODS if not callable(getattr(built, name, None))]:
+        raise InputError(
+            f"tracking={tracker}: has no {', '.join(lacking)}; a tracker is a subclass of morenas.tracking.Tracker, or "
+            f"has its methods: {', '.join(METHODS)}."
+        )
+    trackers = Trackers(JsonLines(run.directory), [] if isinstance(built, Local) else [built])
+    trackers.open(run)
+    return trackers

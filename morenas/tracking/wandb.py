@@ -2,70 +2,71 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import socket
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
 
-import wandb
-from matplotlib.figure import Figure
-from PIL import Image
-
 from morenas.base.files import write_text
-from morenas.tracking.figures import architecture_figure
+from morenas.base.settings import check_names, one_of
+from morenas.tracking.tracker import TrackedRun, Tracker
 
 FIRST_HOST = "api.wandb.ai"  # keys kept under this name open the public server whatever its name is now
 PROBE_SECONDS = 3.0
 INIT_SECONDS = 20.0
 
 
-class WandbTracker:
-    """One W&B run."""
+@dataclass
+class WandbTracker(Tracker):
+    """One W&B run.
 
-    def __init__(
-        self,
-        mode: str,
-        directory: Path,
-        name: str,
-        config: Mapping[str, Any],
-        project: str,
-        entity: str | None,
-        group: str | None,
-        tags: list[str],
-        job_type: str,
-    ) -> None:
-        """Begin a run, online or offline.
+    Attributes:
+        mode: "auto": online where a login is configured and the server answers, else offline; "online"; "offline":
+            files to be sent later; "disabled".
+        project: Project that the run is filed under.
+        entity: User or team that the project belongs to; null: the login's own.
+        group: Group that the run belongs to; null: the sweep's name in a sweep.
+        tags: Words that runs are found by.
+    """
 
-        Args:
-            mode: "auto" (online where a login is configured and the server answers, else offline), "online" or
-                "offline".
-            directory: Run directory; W&B's own files go to its ``wandb`` folder.
-        """
-        self.mode = choose_mode(mode)
+    mode: str = one_of(("auto", "online", "offline", "disabled"), "auto")
+    project: str = "morenas"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_names(self, "tracking.wandb")
+
+    def open(self, run: TrackedRun) -> None:
+        """Begin the run, or go on with it; W&B's own files go to ``wandb`` in the run directory."""
+        import wandb
+
+        mode = choose_mode(self.mode)
         os.environ.setdefault("WANDB_SILENT", "true")
         self.run = wandb.init(
-            id=run_id(directory),
+            id=kept_id(run.directory),
             resume="allow",
-            mode=self.mode,
-            dir=str(directory),
-            name=name,
-            config=dict(config),
-            project=project,
-            entity=entity,
-            group=group,
-            tags=tags or None,
-            job_type=job_type,
+            mode=mode,
+            dir=str(run.directory),
+            name=run.name,
+            config=dict(run.config),
+            project=self.project,
+            entity=self.entity,
+            group=self.group,
+            tags=list(self.tags) or None,
+            job_type=run.command,
             # In a sweep many runs share a process.
             reinit="finish_previous",
             settings=wandb.Settings(silent=True, init_timeout=INIT_SECONDS, console="off"),
         )
-        if self.mode == "offline":
+        if mode == "offline":
             print(f"W&B is offline; to send this run: wandb sync {Path(self.run.dir).parent}")
 
     def start(self, phase: str, done: int) -> None:
@@ -78,13 +79,18 @@ class WandbTracker:
 
     def architecture(self, architecture: Any) -> None:
         """Log the architecture as a table, a heat map and an artifact."""
+        import wandb
+
+        from morenas.tracking.figures import architecture_figure, picture
+
         columns: list[str | int] = ["module", "nblocks", "blk_r", "in_features", "out_features", "params"]
         rows = [
             [name, s.nblocks, s.blk_r, s.in_features, s.out_features, s.params]
             for name, s in architecture.modules.items()
         ]
-        table, figure = wandb.Table(columns=columns, data=rows), architecture_figure(architecture.shapes())
-        self.run.log({"architecture/table": table, "architecture/heatmap": _image(figure)})
+        # Handed the figure itself, wandb reaches for pyplot's global state.
+        heatmap = wandb.Image(picture(architecture_figure(architecture.shapes())))
+        self.run.log({"architecture/table": wandb.Table(columns=columns, data=rows), "architecture/heatmap": heatmap})
         artifact = wandb.Artifact(f"architecture-{self.run.id}", type="architecture")
         with artifact.new_file("architecture.json") as file:
             json.dump(architecture.document(), file, indent=2)
@@ -95,6 +101,8 @@ class WandbTracker:
 
     def artifact(self, path: Path, kind: str) -> None:
         """Log a folder as an artifact."""
+        import wandb
+
         artifact = wandb.Artifact(f"{kind}-{self.run.id}", type=kind)
         for file in sorted(path.rglob("*")):  # add_dir prints a line of its own
             if file.is_file():
@@ -105,7 +113,7 @@ class WandbTracker:
         self.run.finish(exit_code=int(failed))
 
 
-def run_id(directory: Path) -> str:
+def kept_id(directory: Path) -> str:
     """The run's name at W&B, kept in the run directory, so that a resumed run goes on in the same curves."""
     path = directory / "wandb" / "run-id"
     if not path.exists():
@@ -113,19 +121,16 @@ def run_id(directory: Path) -> str:
     return path.read_text()
 
 
-def _image(figure: Figure) -> wandb.Image:
-    """A figure as an image: handed the figure itself, wandb reaches for pyplot's global state."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return wandb.Image(Image.open(buffer))
-
-
-def choose_mode(mode: str) -> Literal["online", "offline"]:
+def choose_mode(mode: str) -> Literal["online", "offline", "disabled"]:
     """Settle "auto"; an explicit "online" must answer.
 
     Raises:
         ConnectionError: If "online" was asked for and the server does not answer.
     """
+    if mode == "disabled":
+        return "disabled"
+    import wandb
+
     if mode == "offline" or os.environ.get("WANDB_MODE") == "offline":
         return "offline"
     url = wandb.setup().settings.base_url
@@ -141,6 +146,8 @@ def choose_mode(mode: str) -> Literal["online", "offline"]:
 
 def _has_login(url: str) -> bool:
     """Whether a key for the server is configured; ``wandb.Api()`` and ``wandb.login()`` would ask for one."""
+    import wandb
+
     settings = wandb.setup().settings
     if settings.api_key or settings.identity_token_file:
         return True

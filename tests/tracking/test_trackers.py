@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from morenas.base.errors import InputError
+from morenas.base.registry import register, registry
 from morenas.space import Architecture, ModuleShape
+from morenas.tracking import TrackedRun, Tracker
 from morenas.tracking.jsonl import JsonLines
 from morenas.tracking.trackers import Trackers, build_trackers
 from morenas.tracking.wandb import choose_mode
@@ -36,7 +40,8 @@ class Broken:
 
 def test_a_tracker_that_fails_is_told_of_once_and_left_out(tmp_path: Path) -> None:
     told: list[str] = []
-    trackers = Trackers(JsonLines(tmp_path), [Broken()], told.append)
+    broken: Any = Broken()
+    trackers = Trackers(JsonLines(tmp_path), [broken], told.append)
     trackers.start("search", 0)
     for step in range(3):
         trackers.log("search", step, {})
@@ -46,17 +51,8 @@ def test_a_tracker_that_fails_is_told_of_once_and_left_out(tmp_path: Path) -> No
 
 
 def offline(directory: Path) -> Trackers:
-    return build_trackers(
-        directory,
-        "offline",
-        name="demo-tiny-lora32-seed0",
-        config={"seed": 0},
-        project="tests",
-        entity=None,
-        group="sweep",
-        tags=[],
-        job_type="search",
-    )
+    run = TrackedRun(directory, "demo-tiny-lora32-seed0", {"seed": 0}, "search")
+    return build_trackers(run, "wandb", mode="offline", project="tests", group="sweep")
 
 
 def test_wandb_offline_takes_everything_and_says_how_to_send_it(
@@ -102,13 +98,74 @@ def test_a_start_that_fails_is_said_once_and_the_run_goes_on(
     monkeypatch.setattr("wandb.init", refuse)
     trackers = offline(tmp_path)
     assert trackers.others == []
-    assert capsys.readouterr().out == "W&B cannot be used (RuntimeError: no key); the run goes on without it.\n"
+    assert capsys.readouterr().out == "WandbTracker failed (RuntimeError: no key); the run goes on without it.\n"
     trackers.start("search", 0)
     trackers.close(failed=False)
 
 
-def test_disabled_leaves_the_json_lines_alone(tmp_path: Path) -> None:
-    assert build_trackers(tmp_path, "disabled").others == []
+RUN = TrackedRun(Path("run"), "name", {"seed": 0}, "search")
+
+
+def test_local_leaves_the_json_lines_alone() -> None:
+    assert build_trackers(RUN, "local").others == build_trackers(RUN).others == []
+
+
+@dataclass
+class Kept(Tracker):
+    """Keeps what it is given.
+
+    Attributes:
+        label: Put before every step.
+    """
+
+    label: str = "step"
+    seen: list[str] = field(default_factory=list)
+
+    def open(self, run: TrackedRun) -> None:
+        self.seen.append(f"{run.command} {run.name} {run.directory} {run.config['seed']}")
+
+    def log(self, phase: str, step: int, metrics: Mapping[str, float]) -> None:
+        self.seen.append(f"{self.label} {step} {metrics}")
+
+
+@pytest.fixture
+def mine() -> Iterator[None]:
+    register("tracker", "mine", Kept)
+    yield
+    del registry("tracker")._targets["mine"]
+
+
+@pytest.mark.usefixtures("mine")
+def test_a_tracker_of_one_s_own_gets_the_run_and_its_settings_by_name(tmp_path: Path) -> None:
+    trackers = build_trackers(replace(RUN, directory=tmp_path), "mine", label="at")
+    trackers.start("search", 0)
+    trackers.log("search", 1, {"search/loss": 0.5})
+    trackers.architecture(ARCHITECTURE)
+    trackers.close(failed=False)
+    (kept,) = trackers.others
+    assert isinstance(kept, Kept)
+    assert kept.seen == [f"search name {tmp_path} 0", "at 1 {'search/loss': 0.5}"]
+
+
+def test_an_object_or_a_place_stands_for_a_name() -> None:
+    kept = Kept()
+    assert build_trackers(RUN, kept).others == [kept] and len(kept.seen) == 1
+    (found,) = build_trackers(RUN, f"{__name__}:Kept", label="at").others
+    assert isinstance(found, Kept) and found.label == "at"
+
+
+@pytest.mark.parametrize(
+    ("tracker", "settings", "said"),
+    [
+        ("wndb", {}, r"there is no such tracker \(did you mean 'wandb'\?\)"),
+        ("tensorboard", {"project": "x"}, "tensorboard has no setting 'project'; it has none"),
+        ("wandb", {"mode": "onlin"}, r"tracking.wandb.mode=onlin: choose from auto, .* \(did you mean 'online'\?\)"),
+        (object(), {}, r"has no open, start, .*; a tracker is a subclass of morenas\.tracking\.Tracker"),
+    ],
+)
+def test_what_is_no_tracker_is_refused(tracker: Any, settings: dict[str, str], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        build_trackers(RUN, tracker, **settings)
 
 
 def test_auto_is_offline_without_a_login_and_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:

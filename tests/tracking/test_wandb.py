@@ -16,6 +16,7 @@ import wandb
 from PIL import Image
 
 from morenas.space import Architecture, ModuleShape
+from morenas.tracking import TrackedRun
 from morenas.tracking.trackers import Trackers, build_trackers
 from morenas.tracking.wandb import choose_mode
 
@@ -28,15 +29,7 @@ ARCHITECTURE = Architecture(
 
 
 def build(directory: Path, mode: str) -> Trackers:
-    run: dict[str, Any] = {
-        "name": "a run",
-        "config": {"seed": 41},
-        "project": "tests",
-        "entity": None,
-        "group": None,
-        "tags": [],
-    }
-    return build_trackers(directory, mode, job_type="search", **run)
+    return build_trackers(TrackedRun(directory, "a run", {"seed": 41}, "search"), "wandb", mode=mode, project="tests")
 
 
 def written(directory: Path) -> bytes:
@@ -128,7 +121,7 @@ def test_online_that_does_not_answer_is_said_once_and_the_run_goes_on(
 ) -> None:
     trackers = build(tmp_path, "online")
     said = capsys.readouterr().out
-    assert said.count("W&B cannot be used") == 1 and "http://127.0.0.1:9 does not answer" in said
+    assert said.count("WandbTracker failed") == 1 and "http://127.0.0.1:9 does not answer" in said
     trackers.start("search", 0)
     trackers.log("search", 1, {"search/lower_loss": 0.5})
     trackers.close(failed=False)
