@@ -1,4 +1,4 @@
-"""The Trainer's arguments, on exactly the device that was asked for."""
+"""The Trainer's arguments, on exactly the device that the settings name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from morenas.finetune.settings import TrainingSettings
 class OneDeviceArguments(TrainingArguments):
     """Arguments that name one device.
 
-    Left alone, the Trainer takes the first GPU whatever accelerate was told, and all GPUs by DataParallel.
+    By default the Trainer takes the first GPU, even if accelerate is set to another, and all GPUs by DataParallel.
     """
 
     device_name: str = field(default="cpu")
@@ -52,7 +52,7 @@ def trainer_arguments(settings: TrainingSettings, total_steps: int, directory: P
         bf16=settings.bf16,
         seed=settings.seed % 2**32,  # numpy takes no more
         use_cpu=settings.device == "cpu",
-        eval_strategy="no",  # evaluations and checkpoints are asked for step by step
+        eval_strategy="no",  # the callback requests evaluations and checkpoints
         save_strategy="no",
         logging_strategy="no",
         logging_nan_inf_filter=False,  # it would hide a loss that is not finite
@@ -68,7 +68,7 @@ def trainer_arguments(settings: TrainingSettings, total_steps: int, directory: P
 
 @contextlib.contextmanager
 def one_device(device: str) -> Iterator[None]:
-    """Make accelerate, which else takes the first accelerator it finds, use ``device``."""
+    """Make accelerate use ``device``; by default it takes the first accelerator it finds."""
     if device == "cpu":
         yield
         return

@@ -35,7 +35,7 @@ def attach(
     Args:
         model: A pretrained task model; it is changed in place.
         targets: Modules that adapters go to.
-        head: Modules trained whole, whatever the method.
+        head: Modules trained whole, with any method.
         seed: Decides the adapters' start.
         total_steps: Optimizer steps of the training to come.
     Returns:
@@ -118,7 +118,7 @@ def _load_head(adapted: PeftModel, state: Mapping[str, Tensor]) -> None:
 
 @contextlib.contextmanager
 def _calm() -> Iterator[None]:
-    """Leave out PEFT's warnings about what it then does right by itself."""
+    """Silence PEFT's warnings about settings that it then corrects by itself."""
     with warnings.catch_warnings():
         for expected in (
             "fan_in_fan_out is set",

@@ -86,6 +86,6 @@ def predict(
 
 
 def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """Row numbers in batches of like length, longest first, so that a memory error comes at once."""
+    """Row numbers in batches of similar length, longest first, so that too little memory shows at once."""
     order = np.argsort(-np.asarray(lengths), kind="stable")
     yield from (order[start : start + batch_size] for start in range(0, len(order), batch_size))

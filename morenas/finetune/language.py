@@ -37,7 +37,8 @@ class LanguageScorer:
             "generated_accuracy" (the answer read out of greedily generated text is the right one), or a registered
             metric of generated texts and expected answers.
         answer: How an answer is read: "choice", "number", "letter" or "text".
-        max_new_tokens: Generated at most.
+        tokenizer: That of the model, with a pad token.
+        max_new_tokens: Tokens generated at most.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -139,7 +140,7 @@ def _scored(model: nn.Module, batch: Sequence[Continuation], tokenizer: PreTrain
 
 
 def _logits(model: nn.Module, ids: Tensor, mask: Tensor, start: int) -> Tensor:
-    """Logits from place ``start`` on; where a model can, those before it, large and unread, are not computed."""
+    """Logits from place ``start`` on. Those before it are large and not needed; a model that can leaves them out."""
     if "logits_to_keep" not in inspect.signature(_base(model).forward).parameters:
         whole: Tensor = model(input_ids=ids, attention_mask=mask).logits
         return whole[:, start:]
@@ -172,7 +173,7 @@ def generate(
 
 
 def _greedy(model: Any, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> GenerationConfig:
-    """Greedy decoding; of the model's own settings, which transformers would else mix in, only where a text ends."""
+    """Greedy decoding. Of the model's own settings, which transformers would mix in, only the end tokens are kept."""
     ends = model.generation_config.eos_token_id
     ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
     return GenerationConfig(
@@ -220,8 +221,8 @@ def score_records(
     Args:
         model: On the device to compute on; its mode is left as it was.
         tokenizer: Of the model, with a pad token.
-        records: ``{"instruction": …, "input": …, "answer": …}``, the input where there is one, and an output where
-            ``log_likelihood`` is asked for.
+        records: ``{"instruction": …, "input": …, "answer": …}``. The input may be absent; ``log_likelihood`` needs an
+            output too.
         metrics: "accuracy" (the likeliest of the choices is the right one), "generated_accuracy" (the answer read out
             of greedily generated text is) and "log_likelihood" (of the output, nats a token).
         answer: How an answer is read: "choice", "number", "letter" or "text".

@@ -40,14 +40,14 @@ PROGRESS = "progress.json"
 
 @dataclass(frozen=True)
 class FinetuneData:
-    """What to train on and what to choose by.
+    """Data of a fine-tune, and how its checkpoints are scored.
 
     Attributes:
         train: Encoded examples.
-        select: Encoded examples that choose among checkpoints; never the test set.
+        select: Encoded examples by which checkpoints are chosen; never the test set.
         tokenizer: Of the model; pads batches.
         score: Named metrics of a model on encoded examples, higher is better.
-        metric: The one that decides.
+        metric: The metric that the best checkpoint is chosen by.
     """
 
     train: Dataset
@@ -59,13 +59,13 @@ class FinetuneData:
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """What a fine-tune came to; the model itself holds the weights of ``best_step``.
+    """Result of a fine-tune; the model itself holds the weights of ``best_step``.
 
     Attributes:
         metrics: On ``select``, at ``best_step``.
         best_step: Optimizer step of the best evaluation, the first of equals.
         steps: Optimizer steps of the whole run.
-        history: One entry per evaluation: step, mean training loss since the last one, metrics on ``select``.
+        history: One entry for each evaluation: step, mean training loss since the last one, metrics on ``select``.
         adapter_params: Trained parameters outside the head.
         head_params: Trained parameters of the head.
     """
@@ -90,10 +90,9 @@ def finetune(
     """Train what ``attach`` marked and leave the model with the weights that were best on ``select``.
 
     Checkpoints go to ``directory`` at every evaluation and every ``settings.checkpoint_every`` steps; the best and
-    the last are kept. Called again with the
-    same arguments after a kill, it goes on from the last one, and on a CPU ends with the same weights, bit
-    for bit; called again after its end, it restores the best weights and returns the same result. The folder
-    is the caller's to remove.
+    the last are kept. Called again with the same arguments after a kill, it goes on from the last one, and on a CPU
+    ends with the same weights, bit for bit. Called again after its end, it restores the best weights and returns the
+    same result. The folder is the caller's to remove.
 
     Args:
         model: From ``attach``, freshly attached even when resuming.
@@ -157,7 +156,7 @@ class _Run(TrainerCallback):
             self.model.base_model.update_and_allocate(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Tell the observer; evaluate and ask for a checkpoint where it is time."""
+        """Report to the observer; evaluate and request a checkpoint at their steps."""
         step = state.global_step
         control.should_save = step in self.eval_steps or step % self.settings.checkpoint_every == 0
         metrics = self._log(step) if control.should_save or step % LOG_EVERY == 0 else None

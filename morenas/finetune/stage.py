@@ -73,7 +73,7 @@ def fit(
 def _train(
     run: Session, method: Method, targets: Targets, phase: str, settings: TrainingSettings
 ) -> tuple[nn.Module, FinetuneResult, float]:
-    """The trained model, what its training came out at, and its seconds."""
+    """The trained model, the result of its training, and the seconds it took."""
     pretrained, total_steps = run.base.take(), final_steps(run)
     with run.meter.phase(phase) as measured:
         seed = derive(run.config.seed, phase)

@@ -33,7 +33,7 @@ def load_trained_state(model: nn.Module, state: Mapping[str, Tensor], source: st
     """Copy what ``trained_state`` returned into a model prepared in the same way.
 
     Raises:
-        InputError: If names or shapes differ; ``source`` says where the state came from.
+        InputError: If names or shapes differ; the message names ``source``, the file of the state.
     """
     own = trained_state(model)
     differing = [name for name in own.keys() | state.keys() if _shape(own, name) != _shape(state, name)]
@@ -97,7 +97,7 @@ def save_adapter(model: nn.Module, directory: str | Path) -> None:
         # PEFT doubts the rank 0 that its own AdaLoRA makes
         warnings.filterwarnings("ignore", ".*invalid shape")
         if isinstance(model, PeftModel):
-            # left to "auto", PEFT asks the hub whether the vocabulary was resized
+            # with "auto" PEFT would ask the hub whether the vocabulary was resized
             model.save_pretrained(str(folder), save_embedding_layers=False)
         elif isinstance(model, PreTrainedModel) and all(p.requires_grad for p in model.parameters()):
             if is_causal(model):

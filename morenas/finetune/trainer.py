@@ -37,7 +37,7 @@ from morenas.tasks.prompts import IGNORED
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Where a loss came from: optimizer step (from 1), micro-batch number (from 0), learning rate."""
+    """The place of a loss in training: optimizer step (from 1), micro-batch number (from 0), learning rate."""
 
     step: int
     number: int
@@ -56,7 +56,7 @@ class LossLog:
     """Collect losses on their device.
 
     Args:
-        eager: Read each loss as it comes: free on a CPU, a wait for the device elsewhere.
+        eager: Read each loss at once. That costs nothing on a CPU; elsewhere it would wait for the device.
     """
 
     def __init__(self, eager: bool) -> None:
@@ -65,7 +65,7 @@ class LossLog:
         self._sum = 0.0
 
     def add(self, at: MicroBatch, loss: Tensor) -> None:
-        """Note the loss of a micro-batch."""
+        """Keep the loss of a micro-batch."""
         self._unread.append((at, loss.detach()))
         if self.eager:
             self._read()
@@ -112,7 +112,7 @@ class StepTrainer(Trainer):
 
     Args:
         model: From ``attach``.
-        args: With ``max_steps``; checkpoints and evaluations are the callback's to ask for.
+        args: With ``max_steps``; the callback requests checkpoints and evaluations.
         batches: Micro-batches by number.
         callback: Sees every step.
         after_save: Called with the folder of each checkpoint once all files are in it.
@@ -132,8 +132,7 @@ class StepTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.losses = LossLog(eager=args.device.type == "cpu")
         self.after_save = after_save
-        # the Trainer then counts the examples of a step, hands the count on, and leaves the division to
-        # compute_loss
+        # the Trainer then counts the labels of a step, passes the count to compute_loss, and divides by nothing itself
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
 
     @property

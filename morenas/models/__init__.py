@@ -1,7 +1,6 @@
 """Pretrained models: where they come from, how their weights are kept, and the linear layers adapters may go to.
 
-Importing this package pulls in neither torch nor transformers: a hub that is out of reach is noticed before
-them.
+Importing this package loads neither torch nor transformers, so that a model that cannot be had is refused at once.
 """
 
 from morenas.models.load import Pretrained, is_causal, load_pretrained

@@ -25,11 +25,11 @@ class Pretrained:
     Attributes:
         model: The task model, in evaluation mode, on the CPU, or where its device map put it.
         tokenizer: Its tokenizer; has a pad token, pads on the right.
-        name: What the user named.
-        head: Modules trained beside any adapter, in module order: what the task adds to the pretrained
-            network. Empty for a causal language model.
+        name: Name or path that the user gave.
+        head: Modules trained with any adapter, in module order: what the task adds to the pretrained network. Empty
+            for a causal language model.
         fingerprint: SHA-256 of the local weight files, or the hub's commit.
-        notes: What was decided on the way and a user should know.
+        notes: Messages for the user about what was decided while loading.
     """
 
     model: PreTrainedModel
@@ -49,7 +49,7 @@ def load_pretrained(
     attn_implementation: str | None = None,
     weights: FrozenWeights = FrozenWeights(),  # noqa: B008  it is frozen
 ) -> Pretrained:
-    """Load whatever ``AutoModelForSequenceClassification`` loads, or ``AutoModelForCausalLM`` for a causal kind.
+    """Load a model by ``AutoModelForSequenceClassification``, or by ``AutoModelForCausalLM`` for a causal kind.
 
     The global random state is left as it was.
 
@@ -63,7 +63,7 @@ def load_pretrained(
         weights: How the frozen weights are kept.
     Raises:
         InputError: If the model is missing, incomplete, damaged or of another kind, or if this machine cannot keep its
-            weights as asked.
+            weights as ``weights`` says.
     """
     source, causal = resolve_model(name_or_path), kind in CAUSAL
     labels = {} if causal else _head_config(num_labels, label_names, kind)
@@ -87,11 +87,11 @@ def load_pretrained(
 
 
 def find_head(model: nn.Module, new_keys: Iterable[str] = ()) -> tuple[str, ...]:
-    """Name the modules that a task trains whatever the adapter, in module order.
+    """Name the modules that a task trains with any adapter, in module order.
 
     Args:
         model: A task model.
-        new_keys: Parameters that came from no checkpoint.
+        new_keys: Parameters that are in no checkpoint.
     Returns:
         Modules with parameters outside the pretrained network (``base_model_prefix``), and inside it those
         whose own parameters are new, such as a pooler that the checkpoint lacks.
@@ -137,7 +137,7 @@ def _head_config(num_labels: int, label_names: Sequence[str] | None, kind: str) 
 
 
 def _head_to_come(source: ModelSource, labels: Mapping[str, Any]) -> tuple[str, ...]:
-    """The head that a classifier will have; its weights are not looked at."""
+    """The head that a classifier will have, found without its weights: quantization must know it before they load."""
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -146,7 +146,7 @@ def _head_to_come(source: ModelSource, labels: Mapping[str, Any]) -> tuple[str, 
             config = AutoConfig.from_pretrained(source.location, local_files_only=source.local, **labels)
             with torch.device("meta"):
                 return find_head(AutoModelForSequenceClassification.from_config(config))
-        except Exception as error:  # as in _load_model
+        except Exception as error:  # as in _load_model, any kind
             raise _cannot_load(source, "model", error) from error
 
 
@@ -170,7 +170,7 @@ def _load_model(
             model, loading = loaded
             return model, loading
         except Exception as error:  # unpickling errors among them, which share no base with the others
-            what = "model" if "quantization_config" not in options else "model, quantized as asked,"
+            what = "model" if "quantization_config" not in options else "quantized model"
             raise _cannot_load(source, what, error, causal) from error
 
 
@@ -210,9 +210,10 @@ def _check_base(source: ModelSource, model: PreTrainedModel, new: set[str], mism
 
 
 def _check_causal(source: ModelSource, model: PreTrainedModel, new: set[str]) -> None:
-    """A model that was no causal language model is loaded as one without a word.
+    """Refuse a model that transformers loads as a causal language model without being one.
 
-    A masked one with its own output layer, which sees the token that it is to predict; others with a new output layer.
+    A masked language model keeps its own output layer but sees the token that it is to predict; others get a new,
+    untrained output layer.
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
 
@@ -229,7 +230,7 @@ def _check_causal(source: ModelSource, model: PreTrainedModel, new: set[str]) ->
 
 
 def _try_out(source: ModelSource, model: PreTrainedModel, weights: FrozenWeights) -> None:
-    """Quantized kernels refuse machines and widths when they are first used."""
+    """Run the model once: quantized kernels refuse machines and widths only when they are first used."""
     import torch
 
     try:
@@ -245,15 +246,15 @@ def _try_out(source: ModelSource, model: PreTrainedModel, weights: FrozenWeights
 
 
 def _limit_to_positions(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-    """Cut texts where the positions end, which not every tokenizer knows."""
+    """Lower the tokenizer's limit to the model's number of positions, which not every tokenizer knows."""
     from torch import nn
 
     positions = getattr(model.config, "max_position_embeddings", None) or 0
-    if positions > 0:  # XLNet's has no limit, and says -1
+    if positions > 0:  # XLNet has no limit and gives -1
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and name.endswith(("position_embeddings", ".wpe")):
-            # RoBERTa counts from behind its padding index.
+            # RoBERTa's positions start after its padding index.
             usable = module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
             tokenizer.model_max_length = min(tokenizer.model_max_length, usable)
 

@@ -1,4 +1,4 @@
-"""Keep other libraries' own reports off the screen: what users need to know is said once, by us."""
+"""Keep the reports of other libraries off the screen; what a user needs to know of them is in our own messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 def quiet_quantizers() -> None:
-    """Silence what quantization libraries, imported wherever they are installed, say of kernels they do without."""
+    """Silence the warnings of quantization libraries about missing kernels; they warn even when they are not used."""
     for name in ("torchao", "bitsandbytes", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -1,4 +1,4 @@
-"""Where a pretrained model lies: the packaged demo, a local folder, or the Hugging Face hub."""
+"""Where a pretrained model comes from: the packaged demo, a local folder, or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ModelSource:
 
     @property
     def local(self) -> bool:
-        """Whether the model lies in a folder of this machine."""
+        """Whether the model is in a folder of this machine."""
         return bool(self.weights)
 
 

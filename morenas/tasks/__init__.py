@@ -1,6 +1,6 @@
 """Tasks: where examples come from, how they are split, encoded, batched and scored.
 
-Importing this package pulls in neither datasets nor torch: a hub that is out of reach is noticed before them.
+Importing this package loads neither datasets nor torch, so that a wrong task is refused at once.
 """
 
 from morenas.tasks.spec import TaskSpec

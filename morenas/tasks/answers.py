@@ -1,15 +1,15 @@
-"""Answers out of generated text.
+"""Read answers out of generated text.
 
-Where this departs from LLM-Adapters' ``commonsense_evaluate.py`` and ``evaluate.py`` (Hu et al. 2023), which take the
-first choice, the last number or the first of the letters A to E wherever it stands:
+LLM-Adapters' ``commonsense_evaluate.py`` and ``evaluate.py`` (Hu et al. 2023) take the first choice, the last number,
+or the first of the letters A to E, wherever it stands. This code differs:
 
 - A choice or letter counts as a whole word only: "untrue" is not "true", "answer10" is not "answer1", and the A of
-  "Also" is no answer. Choices are found whatever their case.
-- What follows words such as "the answer is" or "####" comes before what stands elsewhere.
+  "Also" is no answer. Upper and lower case of choices are the same.
+- What follows words such as "the answer is" or "####" goes before what stands elsewhere.
 - A number's commas, currency and percent signs are dropped, and the minus of "10-3" is not a sign.
 
 Outputs in the words that models are trained on here ("the correct answer is answer2", "The answer is 7.", "#### 72",
-"The answer is (B).") give the same answer either way.
+"The answer is (B).") give the same answer in both.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _CAPITAL = re.compile(r"(?<!\w)([A-E])(?!\w)")
 def extract_answer(text: str, kind: str, choices: Sequence[str]) -> str | None:
     """Read an answer out of generated text.
 
-    Invariant: of ``the correct answer is <choice>``, for every one of ``choices``, it is that choice.
+    Invariant: out of ``the correct answer is <choice>`` it reads that choice, for every one of ``choices``.
 
     Args:
         kind: "choice", "number", "letter" or "text", as ``TaskSpec.answer``.
-        choices: What a "choice" is taken from; the others do without.
+        choices: What a "choice" is taken from; not used by the other kinds.
     Returns:
         The choice as spelled in ``choices``, the number in plain digits, the letter A to E, or the text stripped;
         None where there is none.
@@ -49,7 +49,7 @@ def extract_answer(text: str, kind: str, choices: Sequence[str]) -> str | None:
 
 
 def same_answer(found: str | None, expected: str, kind: str) -> bool:
-    """Whether an answer is the expected one: numbers within 0.001, texts by their words, white space and case aside."""
+    """Whether an answer is the expected one: numbers within 0.001, texts without regard to white space and case."""
     if found is None:
         return False
     if kind == "number":
@@ -61,7 +61,7 @@ def same_answer(found: str | None, expected: str, kind: str) -> bool:
 
 
 def as_number(text: str) -> float | None:
-    """A text as a finite number, "1,234", "$5" and "72.0" being some; None where it is none."""
+    """A text, such as "1,234", "$5" or "72.0", as a finite number; None if it is no number."""
     plain = text.strip().removesuffix("%").removeprefix("$").replace(",", "")
     try:
         value = float(plain)
@@ -79,7 +79,7 @@ def _choice(text: str, choices: Sequence[str]) -> str | None:
 
 
 def _first(text: str, choices: Sequence[str]) -> str | None:
-    """The choice that stands first as a whole word; of those that start at one place, the longest."""
+    """The choice that stands first as a whole word; of several that start at one place, the longest."""
     found = []
     for choice in choices:
         if match := re.search(rf"(?<!\w){re.escape(choice)}(?!\w)", text, re.IGNORECASE):

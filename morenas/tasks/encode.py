@@ -23,11 +23,11 @@ POOL = 50  # batches whose examples are sorted by length together
 def encode(
     dataset: Dataset, tokenizer: PreTrainedTokenizerBase, text_columns: Sequence[str], max_length: int
 ) -> Dataset:
-    """Tokenize a data set, in its order; the texts of a pair are kept apart by a special token, else by a line end.
+    """Tokenize a data set, in its order. Between the texts of a pair stands a special token, or a line end without one.
 
     Args:
         dataset: With the text columns and ``label``.
-        max_length: Tokens an example is cut to, the longer text of a pair first; the tokenizer's own limit holds too.
+        max_length: Tokens an example is cut to, the longer text of a pair first; never above the tokenizer's limit.
     Returns:
         Columns of the model's inputs (``input_ids``, ``attention_mask``, …) and ``labels``, not padded.
     Raises:
@@ -39,7 +39,7 @@ def encode(
     if limit <= special:
         raise InputError(
             f"task.max_length={max_length}: the tokenizer adds {special} tokens of its own to an example, so no text "
-            f"would be left; at least {special + 1}."
+            f"would be left; set at least {special + 1}."
         )
     if len(texts) == 2 and not _marks_pairs(tokenizer):
         texts[1] = ["\n" + text for text in texts[1]]

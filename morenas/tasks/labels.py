@@ -1,4 +1,4 @@
-"""Texts and labels as they should be: every row checked, every mistake told with its place."""
+"""Check texts and labels, row by row; errors name the row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Example = dict[str, Any]
 def label_names(spec: TaskSpec, train: Table) -> tuple[str, ...]:
     """The names of the classes in label order; empty for regression.
 
-    Taken from the spec, else from the train split: its distinct labels, sorted.
+    They come from the spec, or are the distinct labels of the train split, sorted.
 
     Raises:
         InputError: If a column is missing, labels mix numbers and text, or there is one class only.
@@ -71,7 +71,10 @@ def require_columns(table: Table, needed: Iterable[tuple[str, Sequence[str]]], h
     """Refuse a table that lacks a column in every row.
 
     Args:
-        needed: Keys of the task section, each with the columns that it asks for.
+        needed: Keys of the task section, each with the columns that it names.
+        hint: Words to add to the message.
+    Raises:
+        InputError: Naming the key, the column and the columns there are.
     """
     there = list(dict.fromkeys(column for row in table.rows for column in row))
     for key, columns in needed:
@@ -87,10 +90,10 @@ def _check_columns(spec: TaskSpec, table: Table) -> None:
 
 
 def checked_text(table: Table, index: int, column: str, value: Any) -> str:
-    """The text of a column.
+    """The value of a column, which must be text.
 
     Raises:
-        InputError: If it is no text, or holds half a character.
+        InputError: If it is no text, or cannot be encoded as UTF-8.
     """
     if not isinstance(value, str):
         raise InputError(f"{table.place(index)}: '{column}' must be text, this is {value!r}.")
@@ -98,7 +101,8 @@ def checked_text(table: Table, index: int, column: str, value: Any) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{table.place(index)}: '{column}' holds half a character ({value[error.start]!r}); write it whole."
+            f"{table.place(index)}: '{column}' holds an incomplete character ({value[error.start]!r}), which UTF-8 "
+            "cannot encode; correct the text."
         ) from error
     return value
 
@@ -129,7 +133,7 @@ def _number(table: Table, index: int, value: Any) -> float:
 
 
 def _plain(value: Any) -> int | str | None:
-    """A label as int or text: CSV gives numbers as text, Parquet whole numbers as floats."""
+    """A label as int or text: a CSV file gives numbers as text, a Parquet file whole numbers as floats."""
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, float):

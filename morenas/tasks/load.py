@@ -17,7 +17,7 @@ from morenas.tasks.sources.raw import Raw
 from morenas.tasks.spec import TaskSpec, of_part
 from morenas.tasks.splits import content, sample_examples, split_examples
 
-# Said outright: of records without choices nothing would tell their type, and splits could not be joined.
+# Given here because datasets cannot infer a type from records without choices, and would then not join the splits.
 RECORDS = Features(
     {name: Value("string") for name in (*PROMPT, "output", "answer")}
     | {"choices": List(Value("string")), "label": Value("int64")}
@@ -28,15 +28,17 @@ RECORDS = Features(
 class Task:
     """A task's data. Each data set has the text columns and ``label`` (int, or float for regression).
 
-    Data sets of records have ``instruction``, ``input``, ``output``, ``answer``, ``choices`` and ``label``, whatever
-    their columns were called.
+    Data sets of records have ``instruction``, ``input``, ``output``, ``answer``, ``choices`` and ``label``; their
+    columns are renamed to these.
 
     Attributes:
-        search_train: What weights are searched on.
-        search_val: What the architecture is searched on.
-        select: What checkpoints and candidates are chosen on.
+        spec: What the task is.
+        label_names: Names of the classes, in label order; empty for regression and records.
+        search_train: Examples that adapter weights are trained on during the search.
+        search_val: Examples that the architecture is trained on.
+        select: Examples that checkpoints and candidates are chosen on.
         tests: Test sets by name; each is read once per run and method, at the very end.
-        test_specs: How each of them is encoded and scored: the spec, or the part's of a mix.
+        test_specs: How each test set is encoded and scored: the spec of the task, or of a part of a mix.
         provenance: Source, checksums, sizes, how many rows were dropped because a test set holds their text, and the
             fingerprint of the splits.
     """
@@ -72,7 +74,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Checked:
-    """Checked examples before they are split; ``name`` calls the train split in messages."""
+    """Checked examples before they are split; ``name`` is that of the train split in messages."""
 
     name: str
     train: list[Example]
@@ -85,8 +87,8 @@ class Checked:
 def load_task(spec: TaskSpec, seed: int) -> Task:
     """Read, check and split a task's data.
 
-    Train rows whose text occurs in a test set are dropped: nothing of the test set, of a mix of no part's test set,
-    reaches the search.
+    Train rows whose text occurs in a test set are dropped, so that nothing of it reaches the search. In a mix that
+    holds for the test sets of all parts.
 
     Args:
         seed: Of the splits.
@@ -127,9 +129,9 @@ def load_task(spec: TaskSpec, seed: int) -> Task:
 
 
 def fingerprint(splits: dict[str, list[Example]], spec: TaskSpec) -> str:
-    """SHA-256 over which content, with which label, is in which split; row order aside.
+    """SHA-256 of the splits: of the content and label of their examples, whatever the order of rows.
 
-    Of records the output, the answer and the choices count too.
+    For records the output, the answer and the choices count too.
     """
     digest = hashlib.sha256()
     for name in sorted(splits):
@@ -142,12 +144,11 @@ def fingerprint(splits: dict[str, list[Example]], spec: TaskSpec) -> str:
 def _line(example: Example, spec: TaskSpec) -> str:
     if not spec.causal:
         return f"{content(example, spec.text_columns)}\x1f{example['label']!r}"
-    said = (content(example, PROMPT), *(repr(example[key]) for key in ("output", "answer", "choices")))
-    return "\x1f".join(said)
+    return "\x1f".join([content(example, PROMPT), *(repr(example[key]) for key in ("output", "answer", "choices"))])
 
 
 def _read(spec: TaskSpec) -> Checked:
-    """Read and check a task that is no mix; of a part of one, ``train`` may be empty."""
+    """Read and check a task that is no mix; for a part of a mix, ``train`` may be empty."""
     raw = _raw(spec)
     names: tuple[str, ...] = ()
     if spec.causal:
@@ -173,7 +174,7 @@ def _raw(spec: TaskSpec) -> Raw:
 
 
 def _read_mix(spec: TaskSpec, seed: int) -> Checked:
-    """Read the parts of a mix; labels come to tell parts and answers apart, for stratification."""
+    """Read the parts of a mix. Each pair of part and answer becomes a label of its own, for stratification."""
     parts = {name: _read_part(name, part, seed) for name, part in spec.parts().items()}
     _check_distinct({name: part.provenance for name, part in parts.items()})
     strata = sorted({(name, example["label"]) for name, part in parts.items() for example in part.train})
@@ -188,7 +189,7 @@ def _read_mix(spec: TaskSpec, seed: int) -> Checked:
 
 
 def _check_distinct(provenances: dict[str, dict[str, Any]]) -> None:
-    """Refuse parts of one source, as those are whose folders are not there: all would take the files beside them."""
+    """Refuse parts that read the same files, as happens when their folders are missing in ``data_dir``."""
     names: dict[str, str] = {}
     for name, provenance in provenances.items():
         if (other := names.setdefault(repr(provenance), name)) != name:

@@ -15,8 +15,8 @@ from morenas.tasks.spec import TaskSpec
 IGNORED = -100  # label of a token that carries no loss
 _TASK = "Below is an instruction that describes a task"
 _WRITE = "Write a response that appropriately completes the request.\n\n### Instruction:\n"
-# Templates that print the day's date would make a resumed run read other prompts than it began with; those that let a
-# model think first would have it learn to answer in place of thinking.
+# With today's date in its prompts, a run that is resumed on another day would not train on what it began with. With a
+# template's room for thinking, the model would be trained to put the answer there.
 TEMPLATE: dict[str, Any] = {"date_string": "26 Jul 2024", "enable_thinking": False}
 _IDS = List(Value("int64"))
 ENCODED = Features(
@@ -50,7 +50,7 @@ def prompt_texts(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, spec: Tas
     """The prompt of every record, and whether it holds its special tokens itself, as a chat template's does.
 
     Raises:
-        InputError: If a chat template is asked for and the tokenizer has none, or it refuses a user's message.
+        InputError: If ``spec.prompt`` is "chat" and the tokenizer has no template, or its template fails.
     """
     pairs = list(zip(dataset["instruction"], dataset["input"], strict=True))
     if spec.prompt == "chat" or (spec.prompt == "auto" and tokenizer.chat_template):
@@ -68,17 +68,17 @@ def encode_records(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, spec: T
 
     Args:
         dataset: Of ``check_records``.
-        train: Whether the records are learnt from; else there must be room after the prompt for every choice and for
+        train: Whether the records are trained on. If not, there must be room after the prompt for every choice and for
             ``spec.max_new_tokens``.
     Returns:
         Columns, not padded:
-        ``input_ids``, ``attention_mask``, ``labels`` (-100 on the prompt) of prompt and output, of the prompt alone
+        ``input_ids``, ``attention_mask``, ``labels`` (-100 on the prompt) of prompt and output, or of the prompt alone
         where a record has no output; ``prompt_length``; ``choice_ids`` (the tokens of every choice's continuation, the
         end of sequence included); ``correct`` (place of the answer in ``choices``, -1 without choices); ``answer``,
         ``choices`` (texts).
     Raises:
-        InputError: If records are too long and ``spec.truncate`` is false, with their number; if nothing of a prompt
-            could stay.
+        InputError: If records are too long and ``spec.truncate`` is false, with their number; or if nothing would be
+            left of a prompt.
     """
     texts, chat = prompt_texts(dataset, tokenizer, spec)
     head = [] if chat else leading_tokens(tokenizer)
@@ -134,13 +134,13 @@ class _Window:
         """Cut a prompt from the left, at least one token of it staying; an output too long for that, at its end.
 
         Args:
-            room: Tokens that there must be after the prompt, whatever the output.
+            room: Tokens to keep free after the prompt, even if the output is shorter.
         """
         least = min(len(prompt), self.kept + 1)
         if self.limit < least + max(room, 1):
             raise InputError(
-                f"{self.spec.name}: {self.limit} tokens leave no room for a prompt beside the {max(room, 1)} that are "
-                "to follow it; raise task.max_length, or lower task.max_new_tokens."
+                f"{self.spec.name}: {self.limit} tokens leave no room for a prompt before the {max(room, 1)} that "
+                "follow it; raise task.max_length, or lower task.max_new_tokens."
             )
         output = output[: self.limit - least]
         size = self.limit - max(len(output), room)
@@ -153,11 +153,11 @@ def _chats(pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase)
             "task.prompt=chat: the model's tokenizer has no chat template; use task.prompt=alpaca or plain, or a model "
             "that was tuned for chats."
         )
-    said = [instruction + (f"\n\n{given}" if given.strip() else "") for instruction, given in pairs]
-    chats = [[{"role": "user", "content": text}] for text in said]
+    messages = [instruction + (f"\n\n{given}" if given.strip() else "") for instruction, given in pairs]
+    chats = [[{"role": "user", "content": message}] for message in messages]
     try:
         texts: Any = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True, **TEMPLATE)
-    except Exception as error:  # whatever the template's own code raises
+    except Exception as error:  # the template's own code may raise anything
         raise InputError(
             f"task.prompt: the model's chat template refuses a user's message ({error}); use task.prompt=alpaca."
         ) from error

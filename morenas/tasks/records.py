@@ -1,4 +1,4 @@
-"""Records of instruction, input, output and answer as they should be: every row checked, every mistake told."""
+"""Check records of instruction, input, output and answer, row by row; errors name the row."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from morenas.base.errors import InputError, suggest
 from morenas.tasks.answers import as_number
 from morenas.tasks.labels import Example, checked_text, require_columns
 from morenas.tasks.metrics import needs_generation
-from morenas.tasks.sources.raw import Row, Table
+from morenas.tasks.sources.raw import RawRow, Table
 from morenas.tasks.spec import TaskSpec
 
 PROMPT = ("instruction", "input")
-"""What the prompt is made of; examples of equal instruction and input are copies of each other."""
+"""Fields that make up the prompt; examples of equal instruction and input are copies of each other."""
 LETTERS = "ABCDE"
-MOST_CHOICES = 64  # more distinct answers than that are no choice between a few
+MOST_CHOICES = 64  # a column with more distinct answers is taken for free text
 _FORMAT = re.compile(r"Answer format:[ \t]*([^\n]*/[^\n]*)$", re.MULTILINE)
 _FORM = "a record has instruction, input, output and answer"
 
 
 def known_choices(spec: TaskSpec, train: Table | None) -> tuple[str, ...]:
-    """The choices of records that name none themselves: the spec's, else the distinct answers of train, sorted.
+    """The choices of records that name none: those of the spec, or the distinct answers of the train split, sorted.
 
     Raises:
         InputError: If the train split has one answer only, or too many for a choice.
@@ -37,8 +37,8 @@ def known_choices(spec: TaskSpec, train: Table | None) -> tuple[str, ...]:
         few = ", ".join(found) or "none"
         counted = f"{len(found)} distinct answers" if len(found) > 1 else f"one answer only ({few})"
         raise InputError(
-            f"{train.name}: column 'answer' holds {counted}, which is no choice between a few; name the choices by "
-            "task.choices, or read answers out of free text: task.kind=generation task.answer=number."
+            f"{train.name}: column 'answer' holds {counted}, and a choice needs 2 to {MOST_CHOICES}; name the choices "
+            "by task.choices, or read answers out of free text: task.kind=generation task.answer=number."
         )
     return tuple(found)
 
@@ -46,19 +46,19 @@ def known_choices(spec: TaskSpec, train: Table | None) -> tuple[str, ...]:
 def check_records(spec: TaskSpec, table: Table, known_choices: Sequence[str], train: bool) -> list[Example]:
     """Check a table of records.
 
-    A record to train on needs an output. A record to test on needs an answer, and an output only where a metric reads
-    it: the outputs of LLM-Adapters' math tests are a model's own solutions, many of them wrong, so outputs that no
-    metric reads are left out.
+    A record to train on needs an output. A record to test on needs an answer, and an output only where a metric uses
+    it. Outputs that no metric uses are left out: those of LLM-Adapters' math tests were written by a model, and many
+    are wrong.
 
     Args:
-        known_choices: Of records that name none themselves, from ``known_choices``.
+        known_choices: Choices of records that name none, from ``known_choices``.
         train: Whether the table is trained on.
     Returns:
         For every row ``instruction``, ``input``, ``output``, ``answer`` (texts, "" where there is none), ``choices``
         (texts, [] where there are none) and ``label`` (the answer's place among the task's answers, for
         stratification; 0 of a generation).
     Raises:
-        InputError: Naming the row and what is wrong with it.
+        InputError: Naming the row and what is wrong.
     """
     if not table.rows:
         raise InputError(f"{table.name}: holds no examples.")
@@ -115,12 +115,12 @@ def _prompt(spec: TaskSpec, table: Table, index: int) -> tuple[str, str]:
     ]
     if not "".join(texts).strip():
         raise InputError(
-            f"{table.place(index)}: '{spec.text_columns[0]}' is empty, so there is nothing to answer; {_FORM}."
+            f"{table.place(index)}: '{spec.text_columns[0]}' is empty, so there is no question to answer; {_FORM}."
         )
     return texts[0], "".join(texts[1:])
 
 
-def _value(table: Table, index: int, name: str, row: Row, needed: bool) -> str:
+def _value(table: Table, index: int, name: str, row: RawRow, needed: bool) -> str:
     value = row.get(name)
     if not (text := checked_text(table, index, name, _plain(value) if name == "answer" else value or "")).strip():
         if needed:
@@ -132,20 +132,20 @@ def _value(table: Table, index: int, name: str, row: Row, needed: bool) -> str:
 
 
 def _plain(value: Any) -> str:
-    """An answer as text: JSON has them as numbers and truth values too."""
+    """An answer as text; in JSON it may be a number or a truth value."""
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value).strip()
 
 
 def _own_choices(instruction: Any) -> list[str]:
-    """What the last "Answer format: a/b/c" line of an instruction names, or nothing."""
+    """The choices in the last line "Answer format: a/b/c" of an instruction; none where there is no such line."""
     found = _FORMAT.findall(instruction) if isinstance(instruction, str) else []
     return list(dict.fromkeys(name for part in found[-1].split("/") if (name := part.strip()))) if found else []
 
 
 def _right_choice(table: Table, index: int, answer: str, choices: Sequence[str]) -> str:
-    """The answer as its choice is spelled."""
+    """The answer in the spelling of its choice."""
     if answer in choices:
         return answer
     same = [choice for choice in choices if choice.casefold() == answer.casefold()]
@@ -153,8 +153,8 @@ def _right_choice(table: Table, index: int, answer: str, choices: Sequence[str])
         return same[0]
     raise InputError(
         f"{table.place(index)}: the answer {answer!r} is none of the record's choices{suggest(answer, choices)}: "
-        f"{', '.join(choices)}. They are those of its own line 'Answer format: a/b', else of task.choices, else all "
-        "answers of the train split; correct the one or the other."
+        f"{', '.join(choices)}. Choices come from the record's line 'Answer format: a/b', or from task.choices, or are "
+        "the answers of the train split; correct the answer or the choices."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a task is, as plain values."""
+"""What a task is, as plain values. Free of torch, so that a command line can check them quickly."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PART_FIELDS = (
     "answer",
     "max_new_tokens",
 )
-"""What the parts of a mix may differ in; everything else holds for the whole."""
+"""Fields in which parts of a mix may differ; the others hold for the whole."""
 RESERVED = {"select": "the select split", "mean": "the mean over the parts"}  # names in the results
 
 
@@ -157,7 +157,7 @@ class TaskSpec:
     def _part(self, name: str, fields: Mapping[str, Any]) -> TaskSpec:
         called = f"task.mix.{name}"
         if name in RESERVED:
-            raise InputError(f"{called}: the results call {RESERVED[name]} so; give the part another name.")
+            raise InputError(f"{called}: in the results this name stands for {RESERVED[name]}; choose another one.")
         if not isinstance(fields, Mapping):
             raise InputError(f"{called}={fields!r}: must be a mapping of the fields in which the part differs.")
         if wrong := [str(field) for field in fields if field not in PART_FIELDS]:
@@ -226,7 +226,7 @@ def _check_fractions(spec: TaskSpec) -> None:
 def _check_choices(spec: TaskSpec) -> None:
     if "{answer}" not in spec.continuation:
         raise InputError(
-            f"task.continuation={spec.continuation!r}: must hold {{answer}}, which every choice is put in place of."
+            f"task.continuation={spec.continuation!r}: must hold {{answer}}, in whose place every choice is put."
         )
     if spec.choices is not None and len({choice.strip() for choice in spec.choices} - {""}) < len(spec.choices):
         raise InputError(f"task.choices={list(spec.choices)}: every choice needs a text of its own.")
@@ -244,7 +244,7 @@ def _check_mix(spec: TaskSpec) -> None:
 
 
 def of_part(name: str, error: InputError) -> InputError:
-    """The same said of a part of a mix: keys are those by which the part is set."""
+    """The same error for a part of a mix: its message names the keys that set the part."""
     keys = rf"\btask\.(?=(?:{'|'.join(PART_FIELDS)})\b)"
     return InputError(f"task.mix.{name}: {re.sub(keys, f'task.mix.{name}.', str(error))}")
 

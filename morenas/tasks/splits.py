@@ -14,7 +14,7 @@ BINS = 10  # strata of a regression task, by quantile of the label
 
 
 def content(example: Mapping[str, Any], text_columns: Sequence[str]) -> str:
-    """What an example says, white space, case and Unicode form aside: equal for copies of a text."""
+    """The texts of an example without regard to white space, case and Unicode form: equal for copies of a text."""
     return "\x1f".join(" ".join(unicodedata.normalize("NFKC", example[c]).casefold().split()) for c in text_columns)
 
 
@@ -34,11 +34,11 @@ def split_examples(
     Args:
         examples: With the text columns and ``label``.
         fractions: Split to its share of each stratum.
-        rest: Name of the split that takes what is left.
+        rest: Name of the split that takes the remaining examples.
     Returns:
         Split to row numbers, ascending.
     Raises:
-        InputError: If a split comes out empty.
+        InputError: If a split would be empty.
     """
     rows = defaultdict(list)
     for index, example in enumerate(examples):
@@ -75,7 +75,7 @@ def sample_examples(
 def _strata(
     examples: Sequence[Mapping[str, Any]], rows: Mapping[str, list[int]], regression: bool
 ) -> dict[Any, list[str]]:
-    """Texts by their label, the least one where copies disagree, or by its quantile bin."""
+    """Texts by label, or by quantile bin of the label; where copies disagree, by the smallest of their labels."""
     labels = {text: min(examples[index]["label"] for index in indices) for text, indices in rows.items()}
     if regression:
         order = sorted(labels, key=lambda text: (labels[text], text))

@@ -90,7 +90,7 @@ def test_half_a_character_is_refused_by_its_place(tmp_path: Path) -> None:
     task(tmp_path, ["yes", "no"])
     with (tmp_path / "train.jsonl").open("a") as file:
         file.write('\n{"text": "a \\ud83d b", "label": "yes"}')
-    with pytest.raises(InputError, match=r"train\.jsonl, line 61: 'text' holds half a character \('\\ud83d'\)"):
+    with pytest.raises(InputError, match=r"train\.jsonl, line 61: 'text' holds an incomplete character \('\\ud83d'\)"):
         load_task(TaskSpec("task", ("text",), ("accuracy",), data_dir=str(tmp_path)), seed=0)
 
 

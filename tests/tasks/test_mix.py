@@ -102,7 +102,7 @@ def test_parts_may_have_their_answers_read_in_their_own_way(tmp_path: Path) -> N
         ),
         ({"one": {"kind": "generation"}}, {}, r"task\.mix\.one\.kind: .*They may differ in text_columns, source"),
         ({"one": {"answer": "numbr"}}, {}, r"task\.mix\.one: task\.mix\.one\.answer=numbr: choose from"),
-        ({"select": None}, {}, r"task\.mix\.select: the results call the select split so"),
+        ({"select": None}, {}, r"task\.mix\.select: in the results this name stands for the select split"),
         ({"one": 3}, {}, r"task\.mix\.one=3: must be a mapping"),
         ({}, {}, r"task\.mix=\{\}: must be a mapping"),
         ({"one": None}, {"kind": "classification"}, r"task\.mix: a classification task cannot be mixed"),

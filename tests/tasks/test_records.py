@@ -113,7 +113,7 @@ def without(*keys: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
         ({}, lambda row: {**row, "output": 3}, True, r"line 2: 'output' must be text, this is 3"),
         ({}, lambda row: {**row, "instruction": " "}, True, "line 2: 'instruction' is empty"),
         ({}, lambda row: {**row, "instruction": None}, True, "line 2: 'instruction' must be text, this is None"),
-        ({}, lambda row: {**row, "output": "a \ud83d"}, True, "line 2: 'output' holds half a character"),
+        ({}, lambda row: {**row, "output": "a \ud83d"}, True, "line 2: 'output' holds an incomplete character"),
         (
             {},
             lambda row: {**row, "answer": "ture"},

@@ -1,4 +1,4 @@
-"""The LoRA of equal parameters: what any other way to spend a budget has to beat."""
+"""LoRA of equal parameters: the baseline that any other way to spend a budget has to beat."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class RankedLora(Lora):
 def equal_parameter_lora(params: int, targets: Targets) -> dict[str, int]:
     """Spread a number of parameters over LoRA ranks as evenly as they go.
 
-    Every module gets the same rank, the largest that fits; what remains goes to ranks one higher in modules
-    spread evenly over depth, chosen so that the total is the largest one that does not exceed ``params``.
+    Every module gets the same rank, the largest that fits. The remaining parameters raise the rank by one in modules
+    spread evenly over depth, chosen so that the total is the largest that does not exceed ``params``.
 
     Args:
         params: Adapter parameters to spend.

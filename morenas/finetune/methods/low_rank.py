@@ -1,4 +1,4 @@
-"""LoRA and what came of it; the adapters are PEFT's own."""
+"""LoRA and methods that build on it; the adapters are PEFT's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from morenas.base.errors import InputError
-from morenas.finetune.methods.method import Targets, check_divides, check_dropout, check_setting
+from morenas.finetune.methods.method import Targets, check_dropout, check_setting, check_widths
 
 if TYPE_CHECKING:
     from peft import AdaLoraConfig, GraloraConfig, LoraConfig
@@ -148,7 +148,7 @@ class GraLora(LowRank):
     def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> GraloraConfig:
         from peft import GraloraConfig
 
-        check_divides("blocks", self.blocks, targets)
+        check_widths("blocks", self.blocks, targets)
         return GraloraConfig(
             r=self.rank,
             alpha=_whole(self._alpha),

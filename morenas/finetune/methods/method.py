@@ -26,7 +26,7 @@ class Method(Protocol):
 
         Args:
             targets: Modules that adapters go to.
-            head: Modules trained whole, whatever the method.
+            head: Modules trained whole, with any method.
             total_steps: Optimizer steps of the training to come.
         Raises:
             InputError: If the method's settings do not fit the targets.
@@ -53,7 +53,7 @@ def check_dropout(dropout: float) -> None:
     check_setting("dropout", dropout, 0 <= dropout < 1, "at least 0 and below 1")
 
 
-def check_divides(name: str, value: int, widths: Mapping[str, Sequence[int]]) -> None:
+def check_widths(name: str, value: int, widths: Mapping[str, Sequence[int]]) -> None:
     """Refuse a setting that does not divide the widths of every module."""
     for module, of_module in widths.items():
         for width in of_module:

@@ -44,7 +44,7 @@ class More:
 
 @dataclass(frozen=True, kw_only=True)
 class ShapedMore(More):
-    """Monarch adapters on the modules that an architecture names, whatever the targets.
+    """Monarch adapters on the modules that an architecture names; targets are ignored.
 
     Attributes:
         architecture: Such as a ``morenas.Architecture``.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from morenas.finetune.methods.method import Targets, check_divides, check_dropout
+from morenas.finetune.methods.method import Targets, check_dropout, check_widths
 
 if TYPE_CHECKING:
     from peft import BOFTConfig
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Boft:
     """Orthogonal fine-tuning: the inputs are turned by block-diagonal rotations (Liu et al. 2024).
 
-    One butterfly: without a CUDA compiler PEFT falls back to one, whatever it is given.
+    There is one butterfly factor: without a CUDA compiler PEFT uses one, even if it is given more.
 
     Attributes:
         block_size: Width of a block, in features; must divide the input widths of all target modules.
@@ -32,7 +32,7 @@ class Boft:
     def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> BOFTConfig:
         from peft import BOFTConfig
 
-        check_divides("block_size", self.block_size, {name: (width,) for name, (width, _) in targets.items()})
+        check_widths("block_size", self.block_size, {name: (width,) for name, (width, _) in targets.items()})
         return BOFTConfig(
             boft_block_size=self.block_size,
             boft_n_butterfly_factor=1,

@@ -9,10 +9,10 @@ A premise states who does what with which thing; a hypothesis states one fact. T
 A false hypothesis has one word that the premise does not hold; every word is as frequent in true ones as in false
 ones, so the two texts must be compared.
 
-The packaged model was pretrained on premises followed by their facts in another order, some words masked: it has
-learnt to compare the two texts in order to fill words in, and has never seen a fact that does not hold. Its features
-alone say little of the task (a trained head reaches 0.6 where guessing reaches 0.5); adapters turn the comparison into
-an answer.
+The packaged model was pretrained on premises followed by their facts in another order, with some words masked: it has
+learnt to compare the two texts in order to fill words in, and has never seen a false fact. Its features
+alone are of little use for the task (a trained head reaches 0.6, guessing 0.5); adapters turn the comparison into an
+answer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VERBS = ["keeps", "sells", "finds", "wants", "buys", "hides"]
 COLOURS = ["red", "blue", "green", "black", "white", "gold", "pink", "grey"]
 THINGS = ["box", "key", "cup", "hat", "pen", "bag", "map", "ring", "lamp", "coin"]
 FILLERS = ["the", "."]
-KINDS = (NAMES, VERBS, COLOURS, THINGS)
+WORD_KINDS = (NAMES, VERBS, COLOURS, THINGS)
 WORDS = (*NAMES, *VERBS, *COLOURS, *THINGS, *FILLERS)
 """The whole vocabulary."""
 
@@ -56,7 +56,7 @@ def falsify(rng: random.Random, facts: Sequence[Fact], index: int) -> Fact:
     """Replace one word of fact ``index`` by one of the same kind that the premise does not hold."""
     place = rng.randrange(4)
     changed = list(facts[index])
-    changed[place] = rng.choice([word for word in KINDS[place] if all(word != fact[place] for fact in facts)])
+    changed[place] = rng.choice([word for word in WORD_KINDS[place] if all(word != fact[place] for fact in facts)])
     who, does, colour, thing = changed
     return who, does, colour, thing
 
@@ -69,7 +69,7 @@ def pretraining_texts(seed: int) -> Iterator[tuple[str, str]]:
         yield " ".join(map(sentence, facts)), " ".join(map(sentence, rng.sample(facts, len(facts))))
 
 
-def generate(seed: int, train: int = TRAIN, test: int = TEST) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def demo_examples(seed: int, train: int = TRAIN, test: int = TEST) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Generate the downstream task; labels alternate, and no premise occurs twice.
 
     Returns:
@@ -91,6 +91,6 @@ def generate(seed: int, train: int = TRAIN, test: int = TEST) -> tuple[list[dict
 
 def read_demo(spec: TaskSpec) -> Raw:
     """The demo's examples as a source gives them."""
-    train, test = generate(DATA_SEED)
+    train, test = demo_examples(DATA_SEED)
     provenance = {"source": "demo", "data_seed": DATA_SEED}
     return Raw(Table("demo train", train), {"test": Table("demo test", test)}, provenance)

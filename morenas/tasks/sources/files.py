@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from morenas.base.errors import InputError, suggest
 from morenas.base.files import sha256
-from morenas.tasks.sources.raw import Raw, Row, Table
+from morenas.tasks.sources.raw import Raw, RawRow, Table
 from morenas.tasks.spec import TaskSpec
 
 TEST_STEMS = ("validation", "test")
@@ -21,7 +21,7 @@ def read_files(spec: TaskSpec) -> Raw:
     """Read the train and test files of a task.
 
     Raises:
-        InputError: If a folder or file is missing, of an unknown type, or cannot be read as what its name says.
+        InputError: If a folder or file is missing, of an unknown type, or not what the ending of its name says.
     """
     folder = _folder(spec)
     train = None if spec.train_split is None else _train(folder, spec.train_file)
@@ -37,7 +37,7 @@ def read_files(spec: TaskSpec) -> Raw:
 
 
 def read_table(path: Path) -> Table:
-    """Read one file; the ending of its name says how.
+    """Read one file, in the format that the ending of its name says.
 
     Raises:
         InputError: Naming the file and, where there is one, the line.
@@ -112,7 +112,7 @@ def _text(path: Path) -> str:
 
 def _read_jsonl(path: Path) -> Table:
     rows, lines = [], []
-    # Not splitlines: texts may hold characters that it takes for line ends.
+    # Not splitlines: it also cuts at characters such as U+2028, which texts may hold.
     for number, line in enumerate(_text(path).split("\n"), start=1):
         if line.strip():
             rows.append(_parse(line, f"{path}, line {number}"))
@@ -120,7 +120,7 @@ def _read_jsonl(path: Path) -> Table:
     return Table(path.name, rows, lines)
 
 
-def _parse(text: str, place: str) -> Row:
+def _parse(text: str, place: str) -> RawRow:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -143,7 +143,7 @@ def _read_json(path: Path) -> Table:
 
 def _read_separated(separator: str) -> Callable[[Path], Table]:
     def read(path: Path) -> Table:
-        # Quotes in TSV files are text: GLUE's own files are written so.
+        # In TSV files quotes are plain text, as in GLUE's own files.
         quoting: Literal[0, 3] = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
         text = io.StringIO(_text(path), newline="")
         reader = csv.DictReader(text, delimiter=separator, quoting=quoting, strict=True)

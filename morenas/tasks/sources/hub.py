@@ -24,7 +24,8 @@ def read_hub(spec: TaskSpec) -> Raw:
     called = f"{spec.hub_path}" + (f" ({spec.hub_name})" if spec.hub_name else "")
     try:
         loaded = datasets.load_dataset(spec.hub_path, spec.hub_name)
-    except (OSError, RuntimeError, ValueError, datasets.exceptions.DatasetsError) as error:  # Runtime: needs a script
+    # RuntimeError: the data set is a script, which datasets no longer runs
+    except (OSError, RuntimeError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise InputError(
             f"Data set {called} cannot be loaded from the hub: {str(error).splitlines()[0]} "
             "Check task.hub_path and task.hub_name, or use local files: task.data_dir=<folder>."

@@ -5,15 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-Row = dict[str, Any]
+RawRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows and a name to call them by in messages; ``lines[i]`` is where row i stands, where that is known."""
+    """Rows of a data set.
+
+    Attributes:
+        name: What messages call it, such as the file's name.
+        rows: One mapping of column to value an example.
+        lines: Line of each row in its file; empty where rows have no lines.
+    """
 
     name: str
-    rows: list[Row]
+    rows: list[RawRow]
     lines: list[int] = field(default_factory=list)
 
     def place(self, index: int) -> str:
@@ -23,9 +29,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Raw:
-    """A train table, test tables by their name in the results, and where all of it came from.
+    """What a source gives.
 
-    ``train`` is None for a part of a mix that is only tested.
+    Attributes:
+        train: Examples to train on; None for a part of a mix that is only tested.
+        tests: Test sets by their name in the results.
+        provenance: Where the examples come from, for ``results.json``: plain values.
     """
 
     train: Table | None

@@ -13,7 +13,7 @@ from typing import Any
 
 from morenas.base.errors import InputError
 from morenas.base.registry import registry
-from morenas.tasks.sources.raw import Row, Table
+from morenas.tasks.sources.raw import RawRow, Table
 
 Record = dict[str, str]
 
@@ -121,7 +121,7 @@ def render_table(table: Table, render: Any) -> Table:
     return Table(table.name, [_record(table, index, write, name) for index in range(len(table.rows))])
 
 
-def _record(table: Table, index: int, write: Callable[[Row], Mapping[str, str]], render: str) -> Row:
+def _record(table: Table, index: int, write: Callable[[RawRow], Mapping[str, str]], render: str) -> RawRow:
     row = table.rows[index]
     try:
         return dict(write(row))
