@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from morenas.finetune.language import score_records
     from morenas.models.load import find_head, load_pretrained
     from morenas.models.targets import target_linears
+    from morenas.search.data import SearchData
     from morenas.search.engine import SearchOutcome, search_architecture
     from morenas.search.settings import SearchSettings
     from morenas.space import Architecture, Budget, SearchSpace, build_space
@@ -29,6 +30,7 @@ __all__ = [
     "InputError",
     "MoReConfig",
     "RunError",
+    "SearchData",
     "SearchOutcome",
     "SearchSettings",
     "SearchSpace",
@@ -49,6 +51,7 @@ __all__ = [
 
 _HOMES = {
     "morenas.adapters": ("MoReConfig", "set_factors"),
+    "morenas.search.data": ("SearchData",),
     "morenas.search.engine": ("SearchOutcome", "search_architecture"),
     "morenas.tasks.batches": ("numbered_batches",),
     "morenas.base.errors": ("InputError", "RunError"),

@@ -271,20 +271,20 @@ def test_what_the_search_left_can_be_made_anew(
 def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(
     command: CommandLine, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import morenas.search.engine
+    from morenas.search.objective import Objective
 
-    true_loss, calls = morenas.search.engine._Search._loss, []
+    true_loss, calls = Objective._pass, []
 
     def spoilt(self: object, level: str, *rest: object) -> torch.Tensor:
         calls.append(level)
         loss = true_loss(self, level, *rest)  # type: ignore[arg-type]
         return loss * float("nan") if calls.count("lower") == 6 else loss
 
-    monkeypatch.setattr(morenas.search.engine._Search, "_loss", spoilt)
+    monkeypatch.setattr(Objective, "_pass", spoilt)
     done = command("search", *words)
     assert refused(done, "nan", "step 5", "learning rate", "batch", "search.safetensors")
     assert (tmp_path / "run" / "checkpoints" / "search.safetensors").exists()
-    monkeypatch.setattr(morenas.search.engine._Search, "_loss", true_loss)
+    monkeypatch.setattr(Objective, "_pass", true_loss)
     assert command("search", f"resume={tmp_path / 'run'}").status == 0
 
 

@@ -48,6 +48,10 @@ class Schedule:
         """How many upper steps precede lower step ``step``, one at ``step`` itself not counted."""
         return max(0, math.ceil((step - self.warmup) / self.every))
 
+    def upper_at(self, number: int) -> int:
+        """The lower step that upper step ``number`` precedes."""
+        return self.warmup + number * self.every
+
     def progress(self, step: int) -> float:
         """Share of the time after warm-up that has passed, 0 to 1: what temperatures are annealed by."""
         return min(1.0, max(0.0, (step - self.warmup) / max(1, self.steps - self.warmup - 1)))

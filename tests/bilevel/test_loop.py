@@ -69,6 +69,7 @@ def test_upper_steps_wait_for_the_warm_up_and_come_every_k() -> None:
     assert taken == [7, 11, 15, 19]
     assert schedule.upper_steps() == len(taken)
     assert [schedule.upper_number(step) for step in taken] == [0, 1, 2, 3]
+    assert [schedule.upper_at(number) for number in range(4)] == taken
 
 
 def test_every_micro_batch_counts() -> None:

@@ -24,8 +24,9 @@ from morenas.base.errors import InputError, RunError
 from morenas.models import target_linears
 from morenas.models.load import find_head
 from morenas.monarch import num_parameters
-from morenas.search import engine
+from morenas.search import loops
 from morenas.search.engine import SearchOutcome, SearchSettings
+from morenas.search.measure import MEASURED_BATCHES
 from morenas.space import Architecture, Budget, Choice, build_space
 from morenas.supernet import Supernet
 
@@ -115,7 +116,7 @@ def test_a_loss_that_depends_on_no_searched_module_is_refused_in_words(settings:
 
 @pytest.mark.parametrize("read_every", [1, 5])
 def test_a_message_names_the_step_whose_loss_was_not_finite(read_every: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_read_every", lambda *given: read_every)
+    monkeypatch.setattr(loops, "read_every", lambda *given: read_every)
     batches = TinyBatches(0)
     bad = batches[6]["labels"]
 
@@ -135,9 +136,9 @@ def test_reading_losses_as_rarely_as_from_an_accelerator_changes_no_bit_of_a_kil
 ) -> None:
     settings = replace(SETTINGS, steps=14, warmup=6, every=3, checkpoint_every=checkpoint_every)
     expected = search(tiny_classifier(), settings)
-    rare = engine._read_every(torch.device("cuda"), checkpoint_every)
-    assert rare > 1 and engine._read_every(torch.device("cpu"), checkpoint_every) == 1
-    monkeypatch.setattr(engine, "_read_every", lambda *given: rare)
+    rare = loops.read_every(torch.device("cuda"), checkpoint_every)
+    assert rare > 1 and loops.read_every(torch.device("cpu"), checkpoint_every) == 1
+    monkeypatch.setattr(loops, "read_every", lambda *given: rare)
 
     class Killed(Exception):
         pass
@@ -338,7 +339,7 @@ def test_a_fine_tune_that_inherits_starts_at_the_loss_that_the_search_ended_with
         measured.append(measure([space.choices.index(choice) for choice in chosen]))
 
     outcome = search(model, STARTS["spectral alone"], inspect=inspect)
-    batches = [TinyBatches(1000)[number] for number in range(engine.MEASURED_BATCHES)]
+    batches = [TinyBatches(1000)[number] for number in range(MEASURED_BATCHES)]
 
     def loss(model: nn.Module) -> float:
         with torch.no_grad():
@@ -356,7 +357,7 @@ def test_a_fine_tune_that_inherits_starts_at_the_loss_that_the_search_ended_with
 def test_batches_that_end_or_have_no_number_are_refused_before_anything_is_done(kind: str) -> None:
     batches: Any = [tiny_batch()] if kind == "list" else DataLoader([tiny_batch()], batch_size=None)  # type: ignore[arg-type]
     model = tiny_classifier()
-    said = r"val_batches: .* a (list|DataLoader) has an end or no numbers; wrap the data: morenas.numbered_batches"
+    said = r"val batches: .* a (list|DataLoader) has an end or no numbers; wrap the data: morenas.numbered_batches"
     with pytest.raises(InputError, match=said):
         search_architecture(model, TinyBatches(0), batches, tiny_space(model), BUDGET, SETTINGS)
     assert not any("supernet" in type(module).__module__ for module in model.modules())

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from morenas import search_architecture
 from morenas.models.load import find_head
 from morenas.monarch import Link, to_dense
-from morenas.search import engine
+from morenas.search import measure, start
 from morenas.search.engine import SearchOutcome, SearchSettings
 from morenas.space import Choice, build_space
 from morenas.supernet import Supernet
@@ -132,10 +132,10 @@ def test_logits_after_the_warm_up_prefer_the_shapes_that_were_planted(selection:
 
 
 def test_measuring_leaves_the_weights_alone_and_repeats() -> None:
-    def inspect(supernet: Supernet, outcome: SearchOutcome, measure: Any) -> None:
+    def inspect(supernet: Supernet, outcome: SearchOutcome, loss_of: Any) -> None:
         before = {name: weight.detach().clone() for name, weight in supernet.weights().items()}
         picks = [1] * len(outcome.logits)
-        assert measure(picks) == measure(picks) != measure([0] * len(picks))
+        assert loss_of(picks) == loss_of(picks) != loss_of([0] * len(picks))
         assert all(torch.equal(weight, before[name]) for name, weight in supernet.weights().items())
         seen.append(True)
 
@@ -150,13 +150,13 @@ def test_nothing_that_is_measured_costs_more_than_the_budget_and_no_more_is_meas
     name: str, budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[Sequence[int]] = []
-    true = engine._Search.measure
+    true = measure.Measurement.__call__
 
-    def noting(self: engine._Search, picks: Sequence[int]) -> float:
+    def noting(self: measure.Measurement, picks: Sequence[int]) -> float:
         measured.append(picks)
         return true(self, picks)
 
-    monkeypatch.setattr(engine._Search, "measure", noting)
+    monkeypatch.setattr(measure.Measurement, "__call__", noting)
     settings = replace(SETTINGS, selection=name, measurements=7, playoff=2, playoff_steps=1)
     outcome = search(tiny_classifier(), settings, budget=budget)
     costs = tiny_space(tiny_classifier()).costs()
@@ -165,8 +165,8 @@ def test_nothing_that_is_measured_costs_more_than_the_budget_and_no_more_is_meas
     assert outcome.params <= budget
 
 
-class Asked(TinyBatches):
-    """Remembers the numbers that it was asked for."""
+class Noting(TinyBatches):
+    """Remembers the numbers of the batches that were read."""
 
     def __init__(self, offset: int) -> None:
         super().__init__(offset)
@@ -181,12 +181,12 @@ class Asked(TinyBatches):
 def test_a_play_off_trains_each_on_the_same_batches_after_the_searchs_own_and_is_decided_on_select(micro: int) -> None:
     settings = replace(ALONE, selection="playoff", playoff=3, playoff_steps=2, gradient_accumulation=micro)
     model = tiny_classifier()
-    train, val, select = Asked(0), Asked(1000), Asked(2000)
+    train, val, select = Noting(0), Noting(1000), Noting(2000)
     search_architecture(model, train, val, tiny_space(model), BUDGET, settings, find_head(model), select_batches=select)
     own = 12 * micro
     assert train.numbers == [*range(own), *3 * list(range(own, own + 2 * micro))]
-    assert select.numbers == 3 * list(range(engine.PLAYOFF_BATCHES))
-    assert max(val.numbers) < engine.SPECTRUM_BATCHES
+    assert select.numbers == 3 * list(range(measure.DECISIVE_BATCHES))
+    assert max(val.numbers) < start.SPECTRUM_BATCHES
 
 
 def test_the_winner_of_a_play_off_brings_the_weights_that_it_was_trained_to() -> None:
@@ -201,5 +201,5 @@ def test_the_winner_of_a_play_off_brings_the_weights_that_it_was_trained_to() ->
 
 @pytest.mark.parametrize(("steps", "architectures", "batches"), [(8, 1, 1), (26, 5, 3), (65, 12, 8), (400, 60, 8)])
 def test_scores_and_measurements_cost_little_of_a_short_search(steps: int, architectures: int, batches: int) -> None:
-    assert engine._measurements(steps) == architectures
-    assert engine._spectrum_batches(steps) == batches
+    assert measure.usual_measurements(steps) == architectures
+    assert start.spectrum_batches(steps) == batches

@@ -1,4 +1,4 @@
-"""The play-off: every architecture from the same weights, and the best one's weights left behind."""
+"""Architectures trained alone: each from the same weights, and the best one's weights left behind."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from morenas.bilevel import HYPERGRADIENTS, BilevelLoop, BilevelProblem, Level, NonFiniteLoss, Schedule
-from morenas.search.playoff import PlayOff
-from morenas.selection import Evidence, playoff
+from morenas.search.alone import TrainedAlone
 
 
 class Race:
@@ -20,7 +19,7 @@ class Race:
         self.arch = torch.zeros(1, requires_grad=True)
         self.drawn: Sequence[int] = ()
         self.starts: list[float] = []
-        self.playoff = PlayOff([self.weight], self.draw, self.begin, lambda: abs(float(self.weight.detach()) - 2))
+        self.alone = TrainedAlone([self.weight], self.draw, self.begin, lambda: abs(float(self.weight.detach()) - 2))
 
     def draw(self, picks: Sequence[int]) -> None:
         self.drawn = picks
@@ -36,18 +35,18 @@ class Race:
 
 def test_each_starts_from_the_first_weights_and_the_best_ones_are_left() -> None:
     race = Race()
-    losses = [race.playoff((pick,)) for pick in (0, 2, 5)]
+    losses = [race.alone((pick,)) for pick in (0, 2, 5)]
     assert losses == pytest.approx([2, 0, 3], abs=1e-2) and race.starts == [0.0, 0.0, 0.0]
     assert float(race.weight.detach()) == pytest.approx(5, abs=1e-2)
-    race.playoff.leave((2,))
+    race.alone.leave((2,))
     assert float(race.weight.detach()) == pytest.approx(2, abs=1e-2)
 
 
 def test_an_architecture_that_did_not_win_is_left_the_first_weights_and_no_other_ones() -> None:
     race = Race()
     for pick in (2, 5):
-        race.playoff((pick,))
-    race.playoff.leave((5,))
+        race.alone((pick,))
+    race.alone.leave((5,))
     assert race.weight.tolist() == [0.0]
 
 
@@ -55,37 +54,10 @@ def test_where_none_was_trained_the_weights_stay() -> None:
     race = Race()
     with torch.no_grad():
         race.weight.fill_(7)
-    race.playoff.leave((3,))
+    race.alone.leave((3,))
     assert race.weight.tolist() == [7.0]
 
 
 def test_a_loss_that_is_not_finite_is_told() -> None:
     with pytest.raises(NonFiniteLoss):
-        Race().playoff((float("nan"),))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("finalists", [1, 2, 3, 100])
-def test_the_finalists_are_the_best_measured_and_the_best_trained_wins(finalists: int) -> None:
-    """Measured, the lower choices are better; trained, the higher ones are."""
-    trained: list[tuple[int, ...]] = []
-
-    def trained_loss(picks: Sequence[int]) -> float:
-        trained.append(tuple(picks))
-        return -float(sum(picks))
-
-    scores, costs = torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.int64)
-    priors = [torch.randn(2, 3, generator=torch.Generator().manual_seed(1)), scores]
-    evidence = Evidence(
-        priors,
-        costs,
-        torch.ones(2, 3, dtype=torch.bool),
-        budget=0,
-        generator=torch.Generator().manual_seed(0),
-        measure=lambda picks: float(10 * picks[0] + picks[1]),
-        train_and_measure=trained_loss,
-        measurements=9,
-        finalists=finalists,
-    )
-    winner = playoff(evidence)
-    assert len(trained) <= finalists and sorted(map(tuple, trained)) == [*map(tuple, trained)]  # best measured first
-    assert tuple(winner) == max(trained, key=sum)
+        Race().alone((float("nan"),))  # type: ignore[arg-type]

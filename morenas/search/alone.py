@@ -1,19 +1,25 @@
-"""A short play-off: a few architectures are trained alone from the supernet's weights, and compared."""
+"""Architectures trained alone for a while, each from the supernet's weights: what a play-off compares."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from morenas.bilevel import BilevelLoop
+from morenas.bilevel import BilevelLoop, BilevelProblem, Schedule
+from morenas.search.loops import new_loop
+from morenas.search.measure import Measurement
+from morenas.search.objective import Objective
+from morenas.search.settings import SearchSettings
+
+STEPS = 0.05  # weight steps of an architecture that is trained alone, as a share of the search's
 
 
 @dataclass
-class PlayOff:
+class TrainedAlone:
     """Trains one architecture after another, each from the weights that there were at first.
 
     Attributes:
@@ -54,6 +60,18 @@ class PlayOff:
         """
         if self.first:
             _fill(self.weights, self.best if tuple(picks) == self.winner else self.first)
+
+
+def train_alone(
+    problem: BilevelProblem, objective: Objective, measurement: Measurement, settings: SearchSettings
+) -> TrainedAlone:
+    """Trains architectures of a search on train batches after its own, each on the same ones; select decides."""
+    steps = settings.playoff_steps or max(1, round(STEPS * settings.steps))
+    schedule = Schedule(steps, steps, 1, settings.ramp, settings.max_grad_norm, restart=True)
+    alone = replace(problem, lower=objective.lower(begin=settings.steps))
+    return TrainedAlone(
+        problem.weights, measurement.draw, lambda: new_loop(alone, schedule, settings), measurement.drawn
+    )
 
 
 def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:

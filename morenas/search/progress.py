@@ -1,0 +1,50 @@
+"""What a search says of itself: the metrics of a step, and what went wrong in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from morenas.bilevel import NonFiniteLoss, Schedule, StepReport, expected_cost
+from morenas.search.mixture import Mixture
+from morenas.search.settings import SearchSettings
+
+
+def step_metrics(report: StepReport, probs: Tensor, mixture: Mixture, stops: bool) -> dict[str, float]:
+    """Metrics of a step of the search.
+
+    Args:
+        probs: The distribution at that step, ``(groups, choices)``.
+        stops: Whether a guard has ended the search with it.
+    """
+    metrics = {
+        "search/lower_loss": report.lower_loss,
+        "search/lower_lr": report.lower_lr,
+        "search/expected_params": float(expected_cost(probs, mixture.costs)),
+        "search/entropy": float(torch.special.entr(probs).sum(dim=-1).mean()),
+        "search/temperature": mixture.temperature(report.step),
+    }
+    if report.upper_loss is not None:
+        metrics["search/upper_loss"] = report.upper_loss
+    if stops:
+        metrics["search/stopped"] = 1.0
+    return metrics
+
+
+def not_finite(error: NonFiniteLoss, schedule: Schedule, settings: SearchSettings, checkpoint: Path | None) -> str:
+    """The message for a loss that is not finite."""
+    step = error.step if error.level == "lower" else schedule.upper_at(error.step)
+    rate = settings.learning_rate * schedule.lower_factor(step)
+    batch = error.step * settings.gradient_accumulation + error.micro_batch
+    kept = (
+        f"The last good checkpoint is kept: {checkpoint}."
+        if checkpoint is not None and checkpoint.exists()
+        else "No checkpoint had been written."
+    )
+    return (
+        f"Search: the {error.level} loss is {error.value} at weight step {step} (learning rate {rate:.3g}, "
+        f"{error.level} batch {batch}). {kept} Lower search.learning_rate or training.learning_rate, or look at that "
+        "batch."
+    )
