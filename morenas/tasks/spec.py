@@ -118,6 +118,8 @@ class TaskSpec:
         values["metrics"] = [registry("metric").chosen_by(metric) for metric in self.metrics]
         for key, value in values.items():
             object.__setattr__(self, key, None if value is None else tuple(value))
+        if self.select_metric is not None:
+            object.__setattr__(self, "select_metric", registry("metric").chosen_by(self.select_metric))
         check_names(self, "task")
         _check_columns_and_sizes(self)
         if self.mix is None:

@@ -107,8 +107,8 @@ def test_a_metric_must_give_a_number(doors: Register) -> None:
 
 
 def test_a_metric_given_as_a_function_goes_by_its_place() -> None:
-    spec = task(metrics=[within_top_two])
-    assert spec.metrics == (f"{__name__}:within_top_two",)
+    spec = task(metrics=[within_top_two], select_metric=within_top_two)
+    assert spec.metrics == (spec.select_metric,) == (f"{__name__}:within_top_two",)
     (found,) = compute_metrics(spec.metrics, spec.kind, np.eye(3), np.array([0, 1, 1])).values()
     assert found == pytest.approx(within_top_two(np.eye(3), np.array([0, 1, 1])))
 
