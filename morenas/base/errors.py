@@ -1,4 +1,4 @@
-"""The error that tells users what to mend, and the words it is made of."""
+"""Errors with messages for users, and the nearest name to one that is misspelt."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Input that morenas refuses: says who, what came, the rule and the way out. Exit status 2."""
+    """Invalid input. The message says where, what was given, the rule, and how to fix it. Exit status 2."""
 
 
 class RunError(RuntimeError):
-    """Work that was begun and came to nothing, through nobody's wrong input. Exit status 1."""
+    """A run that started and then failed, although its input was valid. Exit status 1."""
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
-"""Whether the Hugging Face hub can be reached, found out in seconds and before anything heavy is imported.
+"""Check in seconds whether the Hugging Face hub can be reached, before anything heavy is imported.
 
-Left alone, the libraries retry for up to a minute and then blame something else.
+Without this check the libraries retry for up to a minute, and their error names another cause.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PROBE_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Need:
-    """Something that only the hub, or a copy of it in the local cache, can give.
+    """A model or data set that comes from the hub or its local cache.
 
     Attributes:
         kind: "model" or "dataset".
@@ -70,7 +70,7 @@ def require_hub(*needs: Need) -> None:
 
 @cache
 def _probe(endpoint: str) -> str | None:
-    """Ask the hub for anything; the reason why it cannot be reached, or None. Any HTTP answer means it can."""
+    """Why the hub cannot be reached, or None if it can. Any HTTP answer, errors too, means that it can."""
     try:
         request = urllib.request.Request(endpoint, method="HEAD", headers={"User-Agent": "morenas"})
         with urllib.request.urlopen(request, timeout=PROBE_SECONDS):
@@ -82,15 +82,15 @@ def _probe(endpoint: str) -> str | None:
 
 
 def _offline() -> bool:
-    """Whether the environment forbids to ask the hub; datasets has a word of its own for it."""
+    """Whether the environment says to stay offline; datasets has a variable of its own for it."""
     from huggingface_hub import constants
 
-    word = os.environ.get("HF_DATASETS_OFFLINE", "")
-    return constants.HF_HUB_OFFLINE or word.upper() in constants.ENV_VARS_TRUE_VALUES
+    datasets = os.environ.get("HF_DATASETS_OFFLINE", "")
+    return constants.HF_HUB_OFFLINE or datasets.upper() in constants.ENV_VARS_TRUE_VALUES
 
 
 def _stay_offline() -> None:
-    """Tell the libraries to use their caches; those already imported read the environment no more."""
+    """Set the libraries to use their caches; those already imported do not read the environment again."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     from huggingface_hub import constants
 

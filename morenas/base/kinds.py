@@ -1,4 +1,4 @@
-"""Names of what there is a fixed number of: known without an import of what they name."""
+"""Fixed sets of names, apart from the code they choose, so that a name is checked without importing it."""
 
 KINDS = ("classification", "regression", "choice", "generation")
 CAUSAL = ("choice", "generation")

@@ -242,7 +242,7 @@ def load_installed_plugins() -> None:
             point.load()
         except ImportError as error:
             raise InputError(
-                f"plug-in '{point.name}' ({point.value}): cannot be imported ({error}); mend or remove its package."
+                f"plug-in '{point.name}' ({point.value}): cannot be imported ({error}); fix or remove its package."
             ) from error
 
 

@@ -19,7 +19,7 @@ def derive(seed: int, *names: str | int) -> int:
 def seed_pass(seed: int, device: torch.device) -> None:
     """Seed what a pass on ``device`` draws from, dropout above all.
 
-    On a processor ``torch.manual_seed`` would also queue a call, with its stack written out, for every accelerator.
+    ``torch.manual_seed`` would also queue a call for every accelerator, which takes time; a run on the CPU needs none.
     """
     if device.type == "cpu":
         torch.default_generator.manual_seed(seed)

@@ -23,11 +23,11 @@ from morenas.tracking.table import method_words
 
 # The phases of a run that belong to its own method, and those of what it is compared with.
 PHASES = (("search", "finetune"), ("compare_lora",))
-NOT_SETTINGS = ("task", "task.data_dir", "model.name_or_path", "seed", "device", "threads", "tracking")
-"""Words of a command line that make no row of their own."""
+IGNORED_KEYS = ("task", "task.data_dir", "model.name_or_path", "seed", "device", "threads", "tracking")
+"""Keys of a command line whose values do not separate runs into rows."""
 GROUP = ["task", "model", "metric", "method", "settings"]
-"""What runs of one row share: they differ in the seed alone."""
-WORDS = ("task", "method", "metric")
+"""Columns that are equal in all runs of one row; such runs differ in their seeds only."""
+LEFT_ALIGNED = ("task", "method", "metric")
 HEADER = (
     "task",
     "method",
@@ -46,7 +46,7 @@ HEADER = (
 class Row:
     """One line of the table: means over seeds; ``spread`` is the sample standard deviation, None for one run.
 
-    ``settings`` are the words of the command line in which rows of the same method differ.
+    ``settings`` are the settings on the command line in which rows of the same method differ.
     """
 
     task: str
@@ -121,10 +121,10 @@ def methods(results: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def settings_of(command: str) -> tuple[str, ...]:
-    """The words of a command line that set something other than the task, the seed and places."""
+    """The settings of a command line, without task, seed, device and paths."""
     words = (word.lstrip("+") for word in shlex.split(command)[3:])
     return tuple(
-        sorted(word for word in words if word.split("=")[0] not in NOT_SETTINGS and not word.startswith("hydra."))
+        sorted(word for word in words if word.split("=")[0] not in IGNORED_KEYS and not word.startswith("hydra."))
     )
 
 
@@ -165,7 +165,7 @@ def _shared(settings: Iterable[tuple[str, ...]]) -> set[str]:
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """A table for a README."""
-    cells = [list(HEADER), ["---" if name in WORDS else "---:" for name in HEADER]]
+    cells = [list(HEADER), ["---" if name in LEFT_ALIGNED else "---:" for name in HEADER]]
     for row in rows:
         method = f"{row.method} ({row.settings})" if row.settings else row.method
         cells.append(

@@ -1,4 +1,4 @@
-"""Found adapters in the forms that others load, and others' adapters in ours; ``functions`` holds them.
+"""Export of found adapters to formats that other libraries load, and import of LoRAs; see ``functions``.
 
-Importing this package pulls in neither torch nor transformers: a run that cannot be exported is refused before them.
+The package imports neither torch nor transformers, so a run that cannot be exported is refused quickly.
 """

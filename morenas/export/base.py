@@ -1,4 +1,4 @@
-"""The pretrained model that an adapter belongs to, and the adapter put onto it with nothing missing or left over."""
+"""Load the pretrained model of an adapter, and put the adapter onto it; every tensor is accounted for."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def load_run_base(run: FinishedRun, base: str | None = None) -> Pretrained:
     """The pretrained model of a run, with a head of the size that the run trained.
 
     Args:
-        base: Where it lies now; None for where the run found it.
+        base: Folder or name of the model, where it has moved; None for what the run recorded.
     Raises:
         InputError: If it is another model than the run's.
     """
@@ -161,11 +161,13 @@ def check_tensors(who: str, expected: Mapping[str, Tensor], found: Mapping[str, 
         for name in sorted(set(expected) & set(found))
         if found[name].shape != expected[name].shape
     ]
-    told = [f"{what}: {', '.join(names)}" for what, names in zip(WRONG, (missing, extra, wrong), strict=True) if names]
-    if told:
+    problems = [
+        f"{what}: {', '.join(names)}" for what, names in zip(WRONG, (missing, extra, wrong), strict=True) if names
+    ]
+    if problems:
         raise InputError(
-            f"{who}: its tensors are not those of this model. {'; '.join(told)}. Use the base model it was trained on, "
-            "or copy it again."
+            f"{who}: its tensors are not those of this model. {'; '.join(problems)}. Use the base model it was "
+            "trained on, or copy it again."
         )
 
 

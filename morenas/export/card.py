@@ -24,14 +24,14 @@ TITLES = {
 }
 LIBRARIES = {"lora": "peft", "more": "peft", "merged": "transformers"}
 TASKS = {True: "text-generation", False: "text-classification"}
-"""What causal language models, and others, do in the hub's words."""
+"""The hub's name of the task, by whether the model is a causal language model."""
 
 
 def write_card(folder: Path, exported: Exported, base: str, run: FinishedRun | None = None) -> None:
     """Write the card of an export beside it.
 
     Args:
-        base: Name or folder of the base model; of a folder the card names the last part alone.
+        base: Name or folder of the base model; the card leaves out the path of a folder.
         run: The run that trained it, for task, metric and command.
     """
     name, licence = public_name(base), base_licence(base)
@@ -52,12 +52,12 @@ def write_card(folder: Path, exported: Exported, base: str, run: FinishedRun | N
 
 
 def public_name(base: str) -> str:
-    """A model's name on the hub, or the name of its folder: where it lies is nobody else's business."""
+    """A model's name on the hub, or the name of its folder without the path, which is private."""
     return Path(base).name if Path(base).expanduser().exists() else base
 
 
 def base_licence(base: str) -> str | None:
-    """What the base model's own card says of its licence; None where there is no card at hand. Asks no network."""
+    """The licence in the base model's card, read from its folder or the local cache; None where there is no card."""
     try:
         source = resolve_model(base)
         card = Path(source.location) / CARD if source.local else try_to_load_from_cache(base, CARD)
@@ -76,7 +76,7 @@ def _metadata(exported: Exported, name: str, licence: str | None, run: FinishedR
         pipeline_tag=task,
         tags=["morenas", *(["lora"] if form == "lora" else [])],
         model_name=f"{name}-{run.results['task'].replace('/', '-')}" if run else None,
-        # what was truncated was not measured
+        # the metrics are those of the adapter before it was truncated
         eval_results=_eval_results(run, task) if run and not exported.errors else None,
     )
 
@@ -97,14 +97,14 @@ def _eval_results(run: FinishedRun, task_type: str) -> list[EvalResult]:
 
 
 def _of_run(run: FinishedRun) -> dict[str, Any]:
-    """What the card says of the run that trained the adapter."""
+    """Variables of the template for the run that trained the adapter."""
     model, versions = run.results["model"], run.results["versions"]
     dtype, quantization = model.get("dtype", "float32"), model.get("quantization", "none")
     return {
         "results": run.results,
         "row": run.results["methods"][0],
         "kind": run.kind,
-        # how the frozen weights were kept in training, where that was not as they are
+        # how the frozen weights were stored in training, if not in float32
         "frozen": [dtype] * (dtype != "float32") + [f"quantized ({quantization})"] * (quantization != "none"),
         "tests": _tests(run),
         "versions": [f"{name} {version}" for name, version in versions.items() if version],
@@ -112,7 +112,7 @@ def _of_run(run: FinishedRun) -> dict[str, Any]:
 
 
 def _modules(exported: Exported) -> list[dict[str, Any]]:
-    """The adapted modules of a MoRe adapter, with what each became."""
+    """One entry for each module that has a Monarch adapter."""
     return [
         {
             "name": name,

@@ -146,8 +146,7 @@ def check_form(method: str, config: ExportConfig) -> None:
 def write(run: FinishedRun, config: ExportConfig, folder: Path) -> Exported:
     """Fill the folder; everything but the card."""
     from morenas.export.base import load_run_base, put_on
-    from morenas.export.forms import Exported, write_lora, write_more
-    from morenas.export.trained import write_trained_merged
+    from morenas.export.forms import Exported, write_lora, write_more, write_trained_merged
     from morenas.models import is_causal
 
     pretrained = load_run_base(run, config.base)

@@ -1,4 +1,4 @@
-"""The forms an adapter leaves in: a LoRA of PEFT, the native adapter, a merged model. Each fills an empty folder."""
+"""Write an adapter as a LoRA for PEFT, as it is, or merged into its model. Each function fills an empty folder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 from morenas.adapters import MoReConfig, more_layers
 from morenas.adapters.lora import BIAS, fit_ranks, lora_config, lora_pairs, lora_state
 from morenas.base.errors import InputError
-from morenas.export.base import WEIGHTS
-from morenas.models import is_causal
+from morenas.base.files import read_object
+from morenas.export.base import CONFIG, MORE, PART, WEIGHTS, check_tensors, load_other, put_on, read_tensors
+from morenas.models import Pretrained, is_causal
 from morenas.models.quiet import quiet_transformers
+from morenas.run.reading import FinishedRun
 
 PEFT_HEADS = ("classifier", "score")
 """What PEFT adds to ``modules_to_save`` of every adapter of task type SEQ_CLS."""
@@ -46,7 +49,7 @@ class Exported:
 def write_lora(
     model: PeftModel, folder: Path, uniform_rank: bool = False, max_rank: int | None = None, truncate: bool = False
 ) -> Exported:
-    """Write the Monarch adapter of a PEFT model as a plain LoRA; heads and biases that were trained go along."""
+    """Write the Monarch adapter of a PEFT model as a plain LoRA, with the heads and biases that were trained."""
     native = _more_config(model)
     pairs, errors = fit_ranks(lora_pairs(model), uniform_rank, max_rank, truncate)
     ranks = {name: len(a) for name, (a, _) in pairs.items()}
@@ -78,7 +81,7 @@ def write_more(model: PeftModel, folder: Path) -> Exported:
 
 
 def write_merged(model: PeftModel, folder: Path) -> Exported:
-    """Merge the adapters of a PEFT model, which is used up, and write a plain model of transformers."""
+    """Merge the adapters into their model, in place, and write it as a plain model of transformers."""
     shapes = shapes_of(model)
     untie(model)
     with warnings.catch_warnings():
@@ -97,9 +100,31 @@ def write_model(model: Any, folder: Path) -> None:
         model.save_pretrained(str(folder))
 
 
+def write_trained_merged(run: FinishedRun, pretrained: Pretrained, folder: Path) -> Exported:
+    """Write the model of a run, whatever method trained it, as a plain model of transformers with its tokenizer.
+
+    Args:
+        pretrained: The run's base model; it is changed.
+    Raises:
+        InputError: If the trained tensors do not fit the base model.
+    """
+    if (run.adapter / CONFIG).exists():
+        kind = read_object(run.adapter / CONFIG, "adapter's configuration").get("peft_type")
+        load = put_on if kind == MORE else load_other
+        exported = write_merged(load(pretrained.model, run.adapter), folder)
+    else:
+        trained = _with_part if (run.adapter / PART).exists() else _whole
+        write_model(trained(pretrained, run.adapter), folder)
+        exported = Exported("merged", is_causal(pretrained.model))
+    pretrained.tokenizer.save_pretrained(str(folder))
+    return exported
+
+
 def untie(model: PeftModel) -> None:
-    """Give adapted layers weights of their own: merged into an output layer that shares the embedding's weight, an
-    adapter would change the embedding too."""
+    """Give adapted layers that share their weight a copy of it.
+
+    An output layer often shares the embedding's weight: an adapter merged into it would change the embedding too.
+    """
     owners: dict[int, int] = {}
     for _, parameter in model.named_parameters(remove_duplicate=False):
         owners[id(parameter)] = owners.get(id(parameter), 0) + 1
@@ -126,7 +151,7 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, int, int, int]]:
 
 
 def others(model: PeftModel) -> dict[str, Tensor]:
-    """What a PEFT model trained beside its Monarch factors, under PEFT's names: heads and biases."""
+    """Heads and biases that were trained, under PEFT's names."""
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     return {name: tensor for name, tensor in state.items() if ".morenas_" not in name} | _biases(model)
 
@@ -154,7 +179,7 @@ def _module_names(model: PeftModel) -> list[str]:
 
 
 def _task_type(task: nn.Module, modules: Iterable[str], heads: Iterable[str], targets: Iterable[str]) -> str | None:
-    """PEFT's name of the task, where it changes nothing of what is trained and saved."""
+    """PEFT's task type, or None where setting it would change which modules are trained and saved."""
     if is_causal(task):
         return "CAUSAL_LM"
     trained = set(heads)
@@ -184,3 +209,24 @@ def _say_untied(config: Any) -> None:
 def _save(path: Path, state: Mapping[str, Tensor]) -> None:
     # safetensors refuses tensors that share memory
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, path)
+
+
+@torch.no_grad()
+def _with_part(pretrained: Pretrained, directory: Path) -> nn.Module:
+    """The base model with the part that was trained, such as its head."""
+    heads = tuple(f"{name}." for name in pretrained.head)
+    everything = pretrained.model.state_dict(keep_vars=True).items()
+    # buffers are saved with what was trained
+    own = {name: value for name, value in everything if name.startswith(heads) or not isinstance(value, nn.Parameter)}
+    trained = read_tensors(directory / PART)
+    check_tensors(str(directory / PART), own, trained)
+    for name, parameter in own.items():
+        parameter.copy_(trained[name])
+    return pretrained.model
+
+
+def _whole(pretrained: Pretrained, directory: Path) -> nn.Module:
+    """A model that was trained as a whole."""
+    kind: Any = type(pretrained.model)
+    model: nn.Module = kind.from_pretrained(str(directory))
+    return model

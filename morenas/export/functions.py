@@ -61,8 +61,8 @@ def to_lora(
 def to_merged(adapter: Adapter, out: str | Path, *, base: str | None = None) -> Exported:
     """Write base model and MoRe adapter as one plain model of transformers; a model that is given stays as it is.
 
-    An adapted layer whose weight is tied to the embedding gets one of its own, and the config says so. The tokenizer
-    goes along where ``adapter`` is a folder.
+    An adapted layer whose weight is tied to the embedding gets a copy, and the config says so. The tokenizer is written
+    too where ``adapter`` is a folder.
 
     Args:
         adapter: As for ``to_lora``.
@@ -80,7 +80,7 @@ def to_merged(adapter: Adapter, out: str | Path, *, base: str | None = None) -> 
 
 
 def from_lora(lora: str | Path, architecture: Architecture | str | Path, out: str | Path) -> dict[str, float]:
-    """Write the MoRe adapter of an architecture that comes nearest to a LoRA; its head goes along.
+    """Write the MoRe adapter of an architecture that is nearest to a LoRA, with its head.
 
     Args:
         lora: Folder of a LoRA that PEFT wrote.
@@ -88,7 +88,7 @@ def from_lora(lora: str | Path, architecture: Architecture | str | Path, out: st
             LoRA changes. Modules that the LoRA leaves alone start at zero.
         out: Folder to write; must not hold anything.
     Returns:
-        Module to the norm of what is lost over the norm of the LoRA's change.
+        Module to the relative error: norm of the difference over the norm of the LoRA's matrix.
     Raises:
         InputError: If it is no plain LoRA, lacks a tensor, or does not fit the architecture.
     """
@@ -209,5 +209,5 @@ def _native(factors: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
 
 
 def _owner(name: str, heads: tuple[str, ...]) -> str:
-    """The module that a tensor is trained with: a head, or the module it lies in."""
+    """The module that a tensor belongs to: a head, or its own module."""
     return next((head for head in heads if name.startswith(f"{head}.")), name.rpartition(".")[0])

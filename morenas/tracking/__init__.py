@@ -1,4 +1,4 @@
-"""What a run shows: progress on screen, metrics to files and dashboards, and the closing table and report."""
+"""Progress on screen, metrics to files and dashboards, and the closing table and report of a run."""
 
 from morenas.tracking.tracker import TrackedRun, Tracker
 

@@ -1,4 +1,4 @@
-"""Metrics as JSON lines: the source of truth beside which every dashboard is a copy."""
+"""Metrics as JSON lines: the record of a run, of which dashboards show copies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from morenas.tracking.tracker import Tracker
 class JsonLines(Tracker):
     """Writes ``<run dir>/<phase>/metrics.jsonl``, one object a step, flushed line by line.
 
-    What else a tracker is given has files of its own in the run directory.
+    Architecture, results and adapter have files of their own in the run directory.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -48,7 +48,7 @@ class JsonLines(Tracker):
 
 
 def _whole_lines(path: Path) -> list[str]:
-    """Lines that were written to their end."""
+    """Complete lines; a run that was killed may have left part of one."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         with contextlib.suppress(ValueError):

@@ -21,7 +21,7 @@ LINE_EVERY = 10.0  # seconds between progress lines where there is no terminal
 
 
 class Observer(Protocol):
-    """Told of every phase and step."""
+    """Is called at every phase and step of a run."""
 
     def start(self, phase: str, total_steps: int, done: int = 0) -> None:
         """A phase begins, or goes on after ``done`` steps."""
@@ -30,14 +30,14 @@ class Observer(Protocol):
         """``step`` steps of the phase are done."""
 
     def message(self, text: str) -> None:
-        """Something to tell."""
+        """A message for the user."""
 
     def finish(self, phase: str) -> None:
         """The phase is over."""
 
 
 class NullObserver:
-    """Says nothing."""
+    """Shows nothing."""
 
     def start(self, phase: str, total_steps: int, done: int = 0) -> None: ...
 
@@ -56,11 +56,11 @@ class ConsoleObserver:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._total = self._done_before = 0
-        self._began = self._told = 0.0
+        self._began = self._printed = 0.0
 
     def start(self, phase: str, total_steps: int, done: int = 0) -> None:
         self._total, self._done_before = total_steps, done
-        self._began = self._told = time.monotonic()
+        self._began = self._printed = time.monotonic()
         if self.console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description:<22}"),
@@ -83,8 +83,8 @@ class ConsoleObserver:
             self._bar.update(self._task, completed=step)
             if shown:
                 self._bar.update(self._task, shown=shown)
-        elif (now := time.monotonic()) - self._told >= LINE_EVERY:
-            self._told = now
+        elif (now := time.monotonic()) - self._printed >= LINE_EVERY:
+            self._printed = now
             left = (now - self._began) / max(1, step - self._done_before) * (self._total - step)
             self.console.print(
                 f"{phase}: {step}/{self._total} ({step / max(1, self._total):.0%}), {_clock(left)} left  "
@@ -101,7 +101,7 @@ class ConsoleObserver:
             self.console.print(f"{phase}: done in {_clock(time.monotonic() - self._began)}")
 
     def close(self) -> None:
-        """Give the terminal back; for a phase that did not come to its end."""
+        """Remove the progress bar of a phase that was interrupted."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = self._task = None

@@ -39,7 +39,7 @@ def closing_table(results: dict[str, Any]) -> Table:
 
 
 def method_words(row: dict[str, Any], found: bool = False) -> str:
-    """A method in a few words."""
+    """A short name for a row of ``results.json``."""
     name, details = row["name"], row["details"]
     if name == "more":
         return "MoRe, found" if found else "MoRe, given"
@@ -50,7 +50,7 @@ def method_words(row: dict[str, Any], found: bool = False) -> str:
 
 
 def print_closing(results: dict[str, Any], directory: Path, console: Console | None = None) -> None:
-    """Print the closing table and where everything lies."""
+    """Print the closing table and the paths of the files."""
     console = console or Console(highlight=False, soft_wrap=True)
     console.print()
     console.print(closing_table(results))

@@ -1,4 +1,4 @@
-"""What a tracker is: anything that takes a run's metrics as they come, and its results at the end."""
+"""The interface of a tracker: it takes the metrics of a run as they come, and its results at the end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TrackedRun:
 
 
 class Tracker:
-    """Takes what a run measures; here the methods do nothing, and a tracker overrides those it needs.
+    """Takes what a run measures. The methods here do nothing; a tracker overrides those it needs.
 
     A tracker is a dataclass whose fields are its own settings; it gets the run by ``open``. None can stop a run: one
     that fails is left out from then on.
@@ -48,7 +48,7 @@ class Tracker:
         """Scalars that runs are compared by."""
 
     def artifact(self, path: Path, kind: str) -> None:
-        """A file or folder worth keeping."""
+        """A file or folder to store with the run."""
 
     def close(self, failed: bool) -> None:
         """The run is over."""
@@ -59,4 +59,4 @@ METHODS = ("open", "start", "log", "architecture", "summary", "artifact", "close
 
 @dataclass
 class Local(Tracker):
-    """No dashboard: the run's own JSON lines and report alone."""
+    """No dashboard: only the JSON lines and the report that every run writes."""

@@ -1,4 +1,4 @@
-"""Where metrics go: every tracker behind one protocol, none of which can stop a run."""
+"""The trackers of a run, called together; an error of a dashboard does not stop the run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from morenas.tracking.tracker import METHODS, Local, TrackedRun, Tracker
 
 
 class Trackers:
-    """Several trackers as one.
+    """The run's own record and other trackers, called together.
 
-    The first is the run's own record and may fail the run; any of the others that fails says so once and is left out
-    from then on.
+    An error of the record ends the run. A tracker that fails is reported once and not called again.
+
+    Attributes:
+        record: The JSON lines.
+        others: Trackers that have not failed.
+        notify: Shows a message to the user.
     """
 
-    def __init__(self, record: Tracker, others: Sequence[Tracker], tell: Callable[[str], None] = print) -> None:
-        self.record, self.others, self.tell = record, list(others), tell
+    def __init__(self, record: Tracker, others: Sequence[Tracker], notify: Callable[[str], None] = print) -> None:
+        self.record, self.others, self.notify = record, list(others), notify
 
     def open(self, run: TrackedRun) -> None:
         self._each(lambda tracker: tracker.open(run))
@@ -52,7 +56,7 @@ class Trackers:
             except Exception as error:
                 self.others.remove(tracker)
                 reason = (str(error).splitlines() or [""])[0]
-                self.tell(
+                self.notify(
                     f"{type(tracker).__name__} failed ({type(error).__name__}: {reason}); the run goes on without it."
                 )
 
@@ -62,7 +66,7 @@ class TrackedObserver:
 
     def __init__(self, shown: Observer, trackers: Trackers, beat: Callable[[], None] = lambda: None) -> None:
         self.shown, self.trackers, self.beat = shown, trackers, beat
-        trackers.tell = shown.message
+        trackers.notify = shown.message
 
     def start(self, phase: str, total_steps: int, done: int = 0) -> None:
         self.trackers.start(phase, done)
@@ -82,7 +86,7 @@ class TrackedObserver:
 
 
 def build_trackers(run: TrackedRun, tracker: Any = "local", **settings: Any) -> Trackers:
-    """The run's own record, JSON lines, and a tracker beside it; both have been told that the run begins.
+    """Open the run's own record, JSON lines, and the tracker that is chosen.
 
     Args:
         run: What the trackers follow.

@@ -114,7 +114,7 @@ class WandbTracker(Tracker):
 
 
 def kept_id(directory: Path) -> str:
-    """The run's name at W&B, kept in the run directory, so that a resumed run goes on in the same curves."""
+    """The run's id at W&B, kept in the run directory so that a resumed run continues the same curves."""
     path = directory / "wandb" / "run-id"
     if not path.exists():
         write_text(path, uuid.uuid4().hex[:12])
@@ -125,7 +125,7 @@ def choose_mode(mode: str) -> Literal["online", "offline", "disabled"]:
     """Settle "auto"; an explicit "online" must answer.
 
     Raises:
-        ConnectionError: If "online" was asked for and the server does not answer.
+        ConnectionError: If the mode is "online" and the server does not answer.
     """
     if mode == "disabled":
         return "disabled"

@@ -49,7 +49,7 @@ def test_a_folder_that_is_not_finished_leaves_the_old_one(tmp_path: Path) -> Non
     assert (tmp_path / "folder" / "a").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_json_that_cannot_be_read_is_told_by_its_role(tmp_path: Path) -> None:
+def test_json_that_cannot_be_read_is_named_by_its_role(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the plan cannot be read"):
         read_json(tmp_path / "none.json", "plan")
     (tmp_path / "cut.json").write_text('{"a": ')

@@ -30,7 +30,7 @@ def unreachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("unreachable")
-def test_a_hub_out_of_reach_is_told_at_once_with_both_ways_out() -> None:
+def test_a_hub_out_of_reach_is_reported_at_once_with_both_ways_out() -> None:
     began = time.monotonic()
     with pytest.raises(InputError) as error:
         require_hub(*NEEDS)
@@ -48,19 +48,19 @@ def test_what_is_in_the_cache_needs_no_hub(unreachable: Path) -> None:
 
 @pytest.mark.usefixtures("unreachable")
 @pytest.mark.parametrize("word", ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
-def test_where_the_environment_says_offline_nobody_is_asked(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(hub, "_probe", asked.append)
+def test_the_hub_is_not_probed_where_the_environment_says_offline(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    probed: list[str] = []
+    monkeypatch.setattr(hub, "_probe", probed.append)
     if word == "HF_HUB_OFFLINE":
         monkeypatch.setattr(constants, word, True)
     else:
         monkeypatch.setenv(word, "yes")
     with pytest.raises(InputError, match="HF_HUB_OFFLINE is set"):
         require_hub(NEEDS[0])
-    assert asked == []
+    assert probed == []
 
 
-def test_libraries_already_imported_are_told_to_stay_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libraries_already_imported_are_set_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets.config
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -72,15 +72,15 @@ def test_libraries_already_imported_are_told_to_stay_offline(monkeypatch: pytest
 
 @pytest.mark.usefixtures("unreachable")
 def test_the_probe_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr("morenas.base.hub._probe", asked.append)
+    probed: list[str] = []
+    monkeypatch.setattr("morenas.base.hub._probe", probed.append)
     monkeypatch.setenv("MORENAS_HUB_PROBE", "0")
     require_hub(*NEEDS)
-    assert asked == []
+    assert probed == []
 
 
-def test_nothing_needed_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr("morenas.base.hub._probe", asked.append)
+def test_the_hub_is_not_probed_where_nothing_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    probed: list[str] = []
+    monkeypatch.setattr("morenas.base.hub._probe", probed.append)
     require_hub()
-    assert asked == []
+    assert probed == []

@@ -146,7 +146,7 @@ def test_the_card_tells_what_it_is_and_where_it_is_from(
     assert data.base_model == tiny_model.name and data.to_dict()["library_name"] in ("peft", "transformers")
     assert results["command"] in text and f"{row['adapter_params']:,} adapter parameters" in text
     assert f"| test | accuracy | {row['metrics']['test']['accuracy']:.4f} |" in text
-    assert "Licence of the base model: not told" in text
+    assert "Licence of the base model: not stated in its files" in text
     for name, shape in Architecture.from_json(found / "architecture.json").modules.items():
         line = f"| `{name}` | {shape.in_features} | {shape.out_features} | {shape.nblocks} | {shape.blk_r} | "
         assert line in text

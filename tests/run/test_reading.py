@@ -64,7 +64,7 @@ def test_a_run_that_is_not_complete_is_to_be_finished(reader: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("reader", ["run=", ""])
-def test_a_run_that_failed_is_told_by_its_status(reader: str, tmp_path: Path) -> None:
+def test_a_run_that_failed_is_refused_with_its_status(reader: str, tmp_path: Path) -> None:
     path = write_run(tmp_path / "run", status="failed")
     assert fault(reader, path).endswith(": this run is not complete, its status is failed; run it again.")
 

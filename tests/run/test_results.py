@@ -47,7 +47,7 @@ def test_a_document_that_breaks_the_schema_is_neither_written_nor_read(
         read_results(path)
 
 
-def test_another_version_is_told_from_a_broken_file(tmp_path: Path) -> None:
+def test_another_version_is_distinguished_from_a_broken_file(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps({"format": "morenas.results/2"}))
     with pytest.raises(InputError, match=r"its format is 'morenas.results/2', this version .* 'morenas.results/1'"):
         read_results(tmp_path / "results.json")

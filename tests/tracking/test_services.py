@@ -36,7 +36,7 @@ CONFIG = {"seed": 3, "task": {"name": "demo", "metrics": ["accuracy"], "mix": No
 def send(name: str, directory: Path, first: int = 1, failed: bool = False) -> None:
     """All that a run sends to its trackers."""
     trackers = build_trackers(TrackedRun(directory, "demo-tiny-seed3", CONFIG, "search"), name)
-    trackers.tell = pytest.fail
+    trackers.notify = pytest.fail
     assert len(trackers.others) == 1
     trackers.start("search", first - 1)
     for step in (first, first + 1):

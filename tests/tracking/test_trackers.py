@@ -38,15 +38,15 @@ class Broken:
         return fail
 
 
-def test_a_tracker_that_fails_is_told_of_once_and_left_out(tmp_path: Path) -> None:
-    told: list[str] = []
+def test_a_tracker_that_fails_is_reported_once_and_left_out(tmp_path: Path) -> None:
+    shown: list[str] = []
     broken: Any = Broken()
-    trackers = Trackers(JsonLines(tmp_path), [broken], told.append)
+    trackers = Trackers(JsonLines(tmp_path), [broken], shown.append)
     trackers.start("search", 0)
     for step in range(3):
         trackers.log("search", step, {})
     trackers.close(failed=False)
-    assert told == ["Broken failed (OSError: no route); the run goes on without it."]
+    assert shown == ["Broken failed (OSError: no route); the run goes on without it."]
     assert len((tmp_path / "search" / "metrics.jsonl").read_text().splitlines()) == 3
 
 
@@ -60,8 +60,8 @@ def test_wandb_offline_takes_everything_and_says_how_to_send_it(
 ) -> None:
     trackers = offline(tmp_path)
     assert len(trackers.others) == 1
-    told: list[str] = []
-    trackers.tell = told.append
+    shown: list[str] = []
+    trackers.notify = shown.append
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     trackers.start("search", 0)
@@ -70,7 +70,7 @@ def test_wandb_offline_takes_everything_and_says_how_to_send_it(
     trackers.summary({"metric": 0.9, "adapter_params": 10})
     trackers.artifact(tmp_path / "adapter", "adapter")
     trackers.close(failed=False)
-    assert told == []
+    assert shown == []
     (sync,) = [line for line in capsys.readouterr().out.splitlines() if "wandb sync" in line]
     run = Path(sync.split("wandb sync ")[1])
     assert run.is_dir() and run.is_relative_to(tmp_path)

@@ -53,7 +53,7 @@ def no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 def test_the_record_holds_metrics_summary_config_and_artifacts(tmp_path: Path) -> None:
     trackers = build(tmp_path, "offline")
-    trackers.tell = pytest.fail
+    trackers.notify = pytest.fail
     tracker: Any = trackers.others[0]
     assert (tracker.run.name, dict(tracker.run.config)) == ("a run", {"seed": 41})
     (tmp_path / "adapter").mkdir()
