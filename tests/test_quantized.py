@@ -20,7 +20,7 @@ from morenas.finetune import stage
 from morenas.finetune.attach import attach
 from morenas.finetune.methods import More
 from morenas.models import load_pretrained, target_linears
-from morenas.models.weights import LIBRARIES, FrozenWeights
+from morenas.models.weights import QUANTIZERS, FrozenWeights
 from morenas.space import Architecture, ModuleShape
 
 SEARCH = [*SEARCH_WORDS, "search.steps=4"]
@@ -38,7 +38,7 @@ def need(kept: str) -> FrozenWeights:
     """How weights are kept; skips where the library for it is missing."""
     key, value = kept.removeprefix("model.").split("=")
     if key == "quantization":
-        pytest.importorskip(LIBRARIES[value])
+        pytest.importorskip(QUANTIZERS[value])
     on_cpu = {"device_map": "cpu"} if key == "quantization" else {}
     return FrozenWeights(**{key: value, **on_cpu})
 
@@ -171,16 +171,16 @@ def test_what_the_kernels_cannot_compute_is_refused(command: CommandLine, words:
     assert refused(done, "model.quantization=bnb_4bit", "use int8") and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("quantization", LIBRARIES)
+@pytest.mark.parametrize("quantization", QUANTIZERS)
 def test_a_library_that_is_missing_is_named(
     command: CommandLine, words: list[str], quantization: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = util.find_spec
     monkeypatch.setattr(
-        "morenas.models.weights.find_spec", lambda name: None if name in LIBRARIES.values() else find(name)
+        "morenas.models.weights.find_spec", lambda name: None if name in QUANTIZERS.values() else find(name)
     )
     done = command("search", *words, *SEARCH, f"model.quantization={quantization}")
-    assert refused(done, LIBRARIES[quantization], "not installed", "pip install")
+    assert refused(done, QUANTIZERS[quantization], "not installed", "pip install")
 
 
 @pytest.mark.parametrize("method", ["full", "head"])

@@ -11,7 +11,7 @@ from morenas.base.errors import InputError
 from morenas.base.settings import check_names, one_of
 
 DTYPES = ("float32", "bfloat16", "float16")
-LIBRARIES = {"bnb_4bit": "bitsandbytes", "bnb_8bit": "bitsandbytes", "int8": "torchao"}
+QUANTIZERS = {"bnb_4bit": "bitsandbytes", "bnb_8bit": "bitsandbytes", "int8": "torchao"}
 """Library of each quantization."""
 
 
@@ -30,7 +30,7 @@ class FrozenWeights:
     """
 
     dtype: str = one_of(DTYPES, "float32")
-    quantization: str = one_of(("none", *LIBRARIES), "none")
+    quantization: str = one_of(("none", *QUANTIZERS), "none")
     device_map: str | None = None
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ class FrozenWeights:
         return chosen
 
     def _require_library(self) -> None:
-        library = LIBRARIES[self.quantization]
+        library = QUANTIZERS[self.quantization]
         if find_spec(library) is None:
             raise InputError(
                 f"model.quantization={self.quantization} needs {library}, which is not installed: pip install "
