@@ -82,6 +82,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "spectral": "morenas.search.start:SpectralStart",
         "level": "morenas.search.start:LevelStart",
     },
+    "cost": {"params": "morenas.space.cost:Params"},
     "guard": {
         "none": "morenas.bilevel.guards:NoGuard",
         "entropy": "morenas.bilevel.guards:EntropyGuard",

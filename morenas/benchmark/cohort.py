@@ -20,7 +20,7 @@ from morenas.benchmark.cohort_layers import Blocks, CohortHead, CohortLinear
 from morenas.benchmark.problem import Batches, Shapes
 from morenas.bilevel.loop import ramp_and_cosine
 from morenas.monarch import block_sizes, init_first_
-from morenas.space.choices import Choice
+from morenas.space.candidates import Choice
 
 RAMP = 0.06  # share of the steps over which the learning rate rises
 Losses = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from morenas.monarch import Link, add_to, block_sizes, cast_for_autocast, link_permutation, to_lora
-from morenas.space.choices import Choice
+from morenas.space.candidates import Choice
 from morenas.supernet.layer import WrappedLinear, adapter_dtype
 
 Blocks = tuple[Tensor, Tensor]

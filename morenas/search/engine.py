@@ -84,8 +84,8 @@ def search_architecture(model: nn.Module, *given: Any, **named: Any) -> SearchOu
         model: Pretrained model on its device; it stays frozen but for the head.
         data: Batches by micro-batch number, from ``morenas.numbered_batches`` say.
         space: From ``morenas.space.build_space``.
-        budget: From ``Budget.resolve``, which checks that the space can meet it; or adapter parameters, head not
-            counted.
+        budget: From ``Budget.resolve``, which checks that the space can meet it; or a number in the unit of the space's
+            cost, which is adapter parameters, head not counted, where nothing else was said.
         settings: See ``SearchSettings``.
         head: Names of modules trained beside the adapters.
         loss: Scalar loss of the model on a batch.
@@ -133,7 +133,8 @@ def _search(
     observer: Observer | None = None,
     inspect: Inspect | None = None,
 ) -> SearchOutcome:
-    allowed = budget if isinstance(budget, Budget) else Budget(budget, {"params": budget})
+    allowed = budget if isinstance(budget, Budget) else Budget.of(space, budget)
+    allowed.check(space)
     observer, origin = observer or NullObserver(), Origin.of(model, head)
     with prepared(model, space, settings.sharing, derive(settings.seed, "supernet"), head) as (supernet, head_weights):
         search = Search(model, supernet, head_weights, data, allowed, settings, loss, checkpoint, observer)
@@ -178,7 +179,7 @@ class Search:
             restart=self.first_logits.open_warmup,
         )
         weights = [*supernet.weights().values(), *head.values()]
-        self.mixture = Mixture(supernet.space, budget.params, settings, self.schedule)
+        self.mixture = Mixture(supernet.space, budget.limit, settings, self.schedule)
         self.objective = Objective(model, loss, data, self.schedule, settings, weights[0].device)
         self.measurement = Measurement(supernet, self.objective, data)
         lower, upper = self.objective.lower(), self.objective.upper()

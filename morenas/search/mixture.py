@@ -9,6 +9,7 @@ from morenas.base.registry import registry
 from morenas.bilevel import Schedule, hold_budget, sharpened
 from morenas.search.settings import SearchSettings
 from morenas.space import SearchSpace
+from morenas.space.cost import PARAMS
 from morenas.supernet import Relaxation
 
 
@@ -20,13 +21,17 @@ class Mixture:
 
     Attributes:
         logits: The trainable architecture parameters, ``(groups, choices)``; they start at zero.
-        costs: Of every choice, whole numbers, same shape.
+        costs: Of every choice, whole numbers in the unit of the budget, same shape.
+        params: Of every choice, adapter parameters, same shape.
+        counts_another_cost: Whether the unit of the budget is not parameters.
         forbidden: Which choices do not fit every module of their group, same shape.
         budget: The most that the choices may cost together, at every step in expectation.
     """
 
     def __init__(self, space: SearchSpace, budget: int, settings: SearchSettings, schedule: Schedule) -> None:
         self.costs, self.forbidden, self.budget = space.costs(), ~space.admissible(), budget
+        self.params = space.params()
+        self.counts_another_cost = registry("cost").chosen_by(space.cost) != PARAMS
         self.logits = torch.zeros(self.costs.shape, requires_grad=True)
         self.relaxation: Relaxation = registry("relaxation").build(settings.relaxation)
         self._settings, self._schedule = settings, schedule

@@ -20,7 +20,7 @@ class SearchOutcome:
     Attributes:
         architecture: Shapes, parameters and how they were found, for ``MoReConfig.from_architecture`` and ``to_json``.
         shapes: Module name to ``(nblocks, blk_r)``; modules without an adapter are absent.
-        params: Adapter parameters of ``shapes``; never more than the budget.
+        params: Adapter parameters of ``shapes``, whatever the budget is counted in.
         factors: Trained blocks of each adapter under the cyclic link, for ``morenas.set_factors``.
         head: Trained head parameters by name.
         logits: Final architecture logits, ``(groups, choices)``.
@@ -75,5 +75,4 @@ class Origin:
         """What was found for the model, and how."""
         found = Architecture.from_shapes(shapes, space.modules, self.name, self.parameters)
         how = {"steps_taken": steps, "stopped": stopped, "choices": [str(choice) for choice in space.choices]}
-        allowed = {"params": budget.params, "request": dict(budget.request)}
-        return replace(found, budget=allowed, search={**record(settings), **how, "groups": len(space.groups)})
+        return replace(found, budget=budget.document(), search={**record(settings), **how, "groups": len(space.groups)})

@@ -94,7 +94,7 @@ def run_search(run: Session, config: SearchRunConfig, space: SearchSpace, budget
     pretrained, data, size = run.base.get(), run.data, config.training.batch_size
     run.observer.message(
         f"Searching {len(space.groups)} x {len(space.choices)} choices over {len(space.modules)} modules of "
-        f"'{config.model.name_or_path}' for at most {budget.params:,} adapter parameters."
+        f"'{config.model.name_or_path}' for at most {budget}."
     )
     with run.meter.phase("search") as measured:
         outcome = search_architecture(

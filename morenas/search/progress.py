@@ -22,10 +22,12 @@ def step_metrics(report: StepReport, probs: Tensor, mixture: Mixture, stops: boo
     metrics = {
         "search/lower_loss": report.lower_loss,
         "search/lower_lr": report.lower_lr,
-        "search/expected_params": float(expected_cost(probs, mixture.costs)),
+        "search/expected_params": float(expected_cost(probs, mixture.params)),
         "search/entropy": float(torch.special.entr(probs).sum(dim=-1).mean()),
         "search/temperature": mixture.temperature(report.step),
     }
+    if mixture.counts_another_cost:
+        metrics["search/expected_cost"] = float(expected_cost(probs, mixture.costs))
     if report.upper_loss is not None:
         metrics["search/upper_loss"] = report.upper_loss
     if stops:

@@ -39,7 +39,8 @@ class Architecture:
         link: Link map of every adapter, "cyclic" or "monarch".
         modules: Module name, relative to the task model, to shape.
         params_fraction: Adapter parameters over the model's parameters.
-        budget: ``{"params": int, "request": {...}}`` it was found under.
+        budget: ``{"params": int, "request": {...}}`` it was found under; ``cost`` and ``value`` in the place of
+            ``params`` where it is counted in another cost.
         search: How it was found.
     """
 

@@ -5,24 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from morenas.base.errors import InputError, suggest
 from morenas.base.kinds import GRANULARITIES
-from morenas.monarch import num_parameters
-
-
-class Choice(NamedTuple):
-    """One Monarch shape; ``blk_r == 0`` means no adapter."""
-
-    nblocks: int
-    blk_r: int
-
-    def __str__(self) -> str:
-        return f"N{self.nblocks}r{self.blk_r}" if self.blk_r else "none"
+from morenas.base.registry import registry
+from morenas.space.candidates import Choice
+from morenas.space.cost import PARAMS, cost_table
 
 
 @dataclass(frozen=True)
@@ -34,35 +27,35 @@ class SearchSpace:
         choices: Every ``(nblocks, blk_r)``; "none", where allowed, comes first.
         groups: Group name to the modules that take one choice together; a partition of ``modules``.
         pad: Whether feature counts that a block count does not divide are padded.
+        cost: What the budget is counted in: a name of the registry "cost", or such an object.
     """
 
     modules: Mapping[str, tuple[int, int]]
     choices: tuple[Choice, ...]
     groups: Mapping[str, tuple[str, ...]]
     pad: bool = True
+    cost: Any = PARAMS
 
     def costs(self) -> Tensor:
-        """Parameters of each group under each choice, shape ``(groups, choices)``, int64."""
-        rows = [
-            [sum(num_parameters(*self.modules[name], *choice) for name in names) for choice in self.choices]
-            for names in self.groups.values()
-        ]
-        return torch.tensor(rows, dtype=torch.int64)
+        """What each choice costs each group, in the unit of ``cost``, shape ``(groups, choices)``, int64."""
+        return self._costs.clone()
+
+    def params(self) -> Tensor:
+        """Parameters of each group under each choice, whatever the budget is counted in, same shape, int64."""
+        return cost_table(PARAMS, self.modules, self.groups, self.choices)
+
+    @cached_property
+    def _costs(self) -> Tensor:
+        """A cost model may be slow: it is asked once."""
+        return cost_table(self.cost, self.modules, self.groups, self.choices)
 
     def admissible(self) -> Tensor:
         """Which choices fit every module of a group, shape ``(groups, choices)``, bool."""
         rows = [
-            [all(self._fits(choice, *self.modules[name]) for name in names) for choice in self.choices]
+            [all(choice.fits(*self.modules[name], self.pad) for name in names) for choice in self.choices]
             for names in self.groups.values()
         ]
         return torch.tensor(rows, dtype=torch.bool)
-
-    def _fits(self, choice: Choice, in_features: int, out_features: int) -> bool:
-        if choice.blk_r == 0:
-            return True
-        if self.pad:
-            return choice.nblocks <= min(in_features, out_features)
-        return in_features % choice.nblocks == 0 and out_features % choice.nblocks == 0
 
     def shapes(self, picks: Sequence[int]) -> dict[str, Choice]:
         """Spell out one choice index per group as module name to choice; modules without an adapter are absent."""
@@ -80,6 +73,7 @@ def build_space(
     ranks: Sequence[int],
     granularity: str = "module",
     pad: bool = True,
+    cost: Any = PARAMS,
 ) -> SearchSpace:
     """Build the search space over ``modules``.
 
@@ -89,6 +83,7 @@ def build_space(
         ranks: Block ranks, each at least 0; 0 allows a layer to go without an adapter.
         granularity: "module" (each chooses), "type" (per kind of layer), "layer" (per depth) or "all".
         pad: Allow block counts that do not divide a feature count.
+        cost: What the budget is counted in: "params", a name registered as "cost", or an object as ``Cost`` says.
     Raises:
         InputError: If a value is out of range, or a module is left without any shape that fits.
     """
@@ -97,13 +92,15 @@ def build_space(
             f"space.granularity={granularity!r}: choose from "
             f"{', '.join(GRANULARITIES)}{suggest(granularity, GRANULARITIES)}"
         )
+    if isinstance(cost, str):
+        registry("cost").check(cost, "budget.cost")
     _check_values("space.nblocks", nblocks, least=1)
     _check_values("space.ranks", ranks, least=0)
     if max(ranks) == 0:
         raise InputError(f"space.ranks={list(ranks)}: rank 0 alone means no adapter anywhere; add a rank of 1 or more.")
     none = [Choice(1, 0)] if 0 in ranks else []
     shapes = [Choice(n, r) for n in sorted(set(nblocks)) for r in sorted(set(ranks)) if r]
-    space = SearchSpace(dict(modules), (*none, *shapes), _group(modules, granularity), pad)
+    space = SearchSpace(dict(modules), (*none, *shapes), _group(modules, granularity), pad, cost)
     _check_every_group_fits(space)
     return space
 

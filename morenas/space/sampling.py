@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from morenas.space.choices import Choice, SearchSpace
+from morenas.space.candidates import Choice
+from morenas.space.choices import SearchSpace
 
 
 def sample_architecture(space: SearchSpace, budget: int, generator: torch.Generator) -> dict[str, Choice]:

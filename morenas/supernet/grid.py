@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from morenas.monarch import constant
-from morenas.space.choices import Choice
+from morenas.space.candidates import Choice
 
 
 @dataclass(frozen=True)
@@ -101,16 +101,12 @@ def block_counts(choices: Sequence[Choice]) -> list[int]:
 
 
 def rank_gates(choices: Sequence[Choice]) -> Tensor:
-    """0/1 matrix from choices to the slots they use, shape ``(choices, counts * max_rank)``.
-
-    Rank is nested: slot j of a block count is used by every choice of that count with ``blk_r > j``.
-    """
+    """0/1 matrix from choices to the slots they take, shape ``(choices, counts * max_rank)``."""
     counts, max_rank = block_counts(choices), max(choice.blk_r for choice in choices)
-    gates = torch.zeros(len(choices), len(counts), max_rank)
+    gates = torch.zeros(len(choices), len(counts) * max_rank)
     for row, choice in enumerate(choices):
-        if choice.blk_r:
-            gates[row, counts.index(choice.nblocks), : choice.blk_r] = 1
-    return gates.flatten(1)
+        gates[row, list(choice.slots(counts, max_rank))] = 1
+    return gates
 
 
 @constant

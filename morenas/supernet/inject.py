@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from morenas.space.choices import Choice, SearchSpace
+from morenas.space.candidates import Choice
+from morenas.space.choices import SearchSpace
 from morenas.supernet.layer import SupernetLinear
 
 

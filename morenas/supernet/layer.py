@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from morenas.base.kinds import SHARINGS
 from morenas.monarch import Link, add_to, block_sizes, cast_for_autocast, linked_product, multiply
-from morenas.space.choices import Choice
+from morenas.space.candidates import Choice
 from morenas.supernet.grid import Grid, block_counts, link_masks, rank_gates
 from morenas.supernet.merged import merged_linear, merging_is_cheaper, written_out
 

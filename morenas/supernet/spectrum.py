@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from morenas.monarch import Link, project, to_lora
-from morenas.space.choices import Choice
+from morenas.space.candidates import Choice
 from morenas.supernet.inject import Supernet
 
 TOKENS = 1024  # rows kept of what each layer saw, at most

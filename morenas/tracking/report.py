@@ -88,7 +88,8 @@ def _search(directory: Path, results: dict[str, Any]) -> list[str]:
     figures = []
     if metrics.exists():
         lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-        marks = {"expected parameters": results["budget"]["params"]} if results["budget"] else {}
+        budget = results["budget"] or {}  # one in another cost has no line among parameters
+        marks = {"expected parameters": budget["params"]} if "params" in budget else {}
         figures.append(_svg(curves_figure(lines, PANELS, marks)))
     if trajectory.exists():
         with np.load(trajectory) as arrays:

@@ -316,7 +316,7 @@ def test_the_outcome_says_what_was_found_for_which_model_and_how(tmp_path: Path)
     outcome = search(model, STARTS["spectral"], budget=budget)
     found = outcome.architecture
     assert found.base_model == "tiny-bert" and found.link == "cyclic"
-    assert found.shapes() == outcome.shapes and found.num_parameters() == outcome.params <= budget.params
+    assert found.shapes() == outcome.shapes and found.num_parameters() == outcome.params <= budget.limit
     head = sum(p.numel() for name in find_head(model) for p in model.get_submodule(name).parameters())
     assert found.params_fraction == outcome.params / (model.num_parameters() - head)
     assert found.budget == {"params": budget.params, "request": {"lora_rank": 8, "fraction": 0.1}}
