@@ -21,7 +21,7 @@ from morenas.search.measure import Measurement
 from morenas.search.mixture import Mixture
 from morenas.search.objective import Loss, Objective
 from morenas.search.outcome import Origin, SearchOutcome
-from morenas.search.progress import not_finite, step_metrics
+from morenas.search.progress import by_name, not_finite, step_metrics
 from morenas.search.settings import SearchSettings
 from morenas.search.start import Start, WarmedUp
 from morenas.search.state import State
@@ -29,7 +29,7 @@ from morenas.space import Budget, SearchSpace
 from morenas.supernet import Supernet
 from morenas.supernet.prepare import prepared
 from morenas.tasks.batches import Batch, Batches
-from morenas.tracking.observer import NullObserver, Observer
+from morenas.tracking.observer import MixtureObserver, NullObserver, Observer
 
 Inspect = Callable[[Supernet, SearchOutcome, Callable[[Sequence[int]], float]], None]
 __all__ = ["Batch", "Batches", "SearchData", "SearchOutcome", "SearchSettings", "search_architecture"]
@@ -90,7 +90,8 @@ def search_architecture(model: nn.Module, *given: Any, **named: Any) -> SearchOu
         head: Names of modules trained beside the adapters.
         loss: Scalar loss of the model on a batch.
         checkpoint: File to keep the state in; if it is there, the search goes on from it, bit for bit on a CPU.
-        observer: Told of every weight step, with metrics of the ``search/`` family.
+        observer: Called at every weight step, with metrics of the ``search/`` family; with the probabilities too if it
+            has the method of ``MixtureObserver``.
         inspect: Called once at the end, while the supernet still holds its weights, with the supernet, the outcome
             and the function that measures an architecture in them.
     Raises:
@@ -205,8 +206,10 @@ class Search:
         self.state.priors = self.first_logits(warm)
         if self.first_logits.open_warmup:
             self.loop.optimizers["lower"].state.clear()  # its moments belong to factors that are no more
+        probs = self.mixture.distribution(self.loop.step)
+        self._show(self.loop.step, probs)
         if self.schedule.upper_steps() == 0:
-            self.state.trace.add(self.settings.steps, self.mixture.distribution(self.settings.steps), last=True)
+            self.state.trace.add(self.loop.step, probs, last=True)
 
     def descend(self) -> None:
         """Take architecture and weight steps in turn, until the schedule ends or a guard says stop."""
@@ -259,8 +262,14 @@ class Search:
         ends = stops or done == self.settings.steps
         self.state.trace.add(report.step, probs, last=ends)
         self.observer.step("search", done, step_metrics(report, probs, self.mixture, stops))
+        self._show(done, probs)
         if done % self.settings.checkpoint_every == 0 or ends:
             self.state.save()
+
+    def _show(self, step: int, probs: Tensor) -> None:
+        """Hand the probabilities to an observer that asks for them."""
+        if isinstance(self.observer, MixtureObserver):
+            self.observer.mixture(step, by_name(self.supernet.space, probs))
 
     def _outcome(self, picks: Sequence[int], origin: Origin) -> SearchOutcome:
         space, trace, steps = self.supernet.space, self.state.trace, self.loop.step

@@ -10,6 +10,7 @@ from torch import Tensor
 from morenas.bilevel import NonFiniteLoss, Schedule, StepReport, expected_cost
 from morenas.search.mixture import Mixture
 from morenas.search.settings import SearchSettings
+from morenas.space import SearchSpace
 
 
 def step_metrics(report: StepReport, probs: Tensor, mixture: Mixture, stops: bool) -> dict[str, float]:
@@ -33,6 +34,12 @@ def step_metrics(report: StepReport, probs: Tensor, mixture: Mixture, stops: boo
     if stops:
         metrics["search/stopped"] = 1.0
     return metrics
+
+
+def by_name(space: SearchSpace, probs: Tensor) -> dict[str, dict[str, float]]:
+    """Probabilities ``(groups, choices)`` by the names of group and choice."""
+    choices = [str(choice) for choice in space.choices]
+    return {name: dict(zip(choices, row, strict=True)) for name, row in zip(space.groups, probs.tolist(), strict=True)}
 
 
 def not_finite(error: NonFiniteLoss, schedule: Schedule, settings: SearchSettings, checkpoint: Path | None) -> str:

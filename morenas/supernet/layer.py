@@ -80,20 +80,11 @@ class SupernetLinear(WrappedLinear):
         weight = next(base.parameters())
         dtype, device = adapter_dtype(weight), weight.device
         self.register_buffer("gates", rank_gates(choices).to(device, dtype), persistent=False)
-        self.first = nn.Parameter(self._initial_first(generator).to(device, dtype))
+        widths = _slot_widths(features[0], self.counts, sharing)
+        self.first = nn.Parameter(_initial_first(features[0], widths, self.max_rank, generator).to(device, dtype))
         self.second = nn.Parameter(torch.zeros(self.first.shape[0], self.grid.out_features, device=device, dtype=dtype))
         self._link: Tensor | None = None
         self._drawn: Choice | None = None
-
-    def _initial_first(self, generator: torch.Generator | None) -> Tensor:
-        """Kaiming uniform at the block width of each slot; shared slots take the geometric middle of the counts."""
-        widths = [self.grid.in_features / count for count in self.counts]
-        if self.sharing == "full":
-            widths = [math.exp(sum(map(math.log, widths)) / len(widths))]
-        blocks = [torch.empty(self.max_rank, self.grid.in_features) for _ in widths]
-        for block, width in zip(blocks, widths, strict=True):
-            block.uniform_(-(width**-0.5), width**-0.5, generator=generator)
-        return torch.cat(blocks)
 
     def mix(self, probs: Tensor) -> None:
         """Set the mixing probabilities ``(choices,)`` of the passes to come."""
@@ -178,12 +169,7 @@ class SupernetLinear(WrappedLinear):
         """
         if self.sharing != "per_nblocks":
             raise ValueError(f"sharing={self.sharing!r}: block counts that share slots cannot each take their own.")
-        for count in self.counts:
-            width, height = block_sizes(self.grid.in_features, self.grid.out_features, count)
-            needed = [(count, self.max_rank, width), (count, height, self.max_rank)]
-            came = [tuple(factor.shape) for factor in blocks.get(count, ())]
-            if came != needed:
-                raise ValueError(f"Blocks of nblocks={count} have the shapes {came}; the layer takes {needed}.")
+        _check_blocks(blocks, self.counts, self.max_rank, self.grid)
         for index, count in enumerate(self.counts):
             slots = slice(index * self.max_rank, (index + 1) * self.max_rank)
             first, second = blocks[count]
@@ -203,3 +189,30 @@ class SupernetLinear(WrappedLinear):
         first = F.pad(first, (0, -first.shape[1] % count)).unflatten(-1, (count, -1))  # (r, N, p)
         second = F.pad(second, (0, -second.shape[1] % count)).unflatten(-1, (-1, count))  # (r, s, N)
         return first.transpose(0, 1), second.permute(2, 1, 0)
+
+
+def _check_blocks(
+    blocks: Mapping[int, tuple[Tensor, Tensor]], counts: Sequence[int], max_rank: int, grid: Grid
+) -> None:
+    for count in counts:
+        width, height = block_sizes(grid.in_features, grid.out_features, count)
+        needed = [(count, max_rank, width), (count, height, max_rank)]
+        came = [tuple(factor.shape) for factor in blocks.get(count, ())]
+        if came != needed:
+            raise ValueError(f"Blocks of nblocks={count} have the shapes {came}; the layer takes {needed}.")
+
+
+def _slot_widths(in_features: int, counts: Sequence[int], sharing: str) -> list[float]:
+    """Input features that the slots of each block count see; shared slots take the geometric middle of the counts."""
+    widths = [in_features / count for count in counts]
+    return [math.exp(sum(map(math.log, widths)) / len(widths))] if sharing == "full" else widths
+
+
+def _initial_first(
+    in_features: int, widths: Sequence[float], max_rank: int, generator: torch.Generator | None
+) -> Tensor:
+    """Kaiming uniform at the width of each slot, ``(slots, n)``."""
+    blocks = [torch.empty(max_rank, in_features) for _ in widths]
+    for block, width in zip(blocks, widths, strict=True):
+        block.uniform_(-(width**-0.5), width**-0.5, generator=generator)
+    return torch.cat(blocks)

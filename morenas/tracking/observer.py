@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -21,7 +21,10 @@ LINE_EVERY = 10.0  # seconds between progress lines where there is no terminal
 
 
 class Observer(Protocol):
-    """Is called at every phase and step of a run."""
+    """Is called at every phase and step of a run.
+
+    One that has the method of ``MixtureObserver`` too can watch the architecture of a search as it forms.
+    """
 
     def start(self, phase: str, total_steps: int, done: int = 0) -> None:
         """A phase begins, or goes on after ``done`` steps."""
@@ -34,6 +37,15 @@ class Observer(Protocol):
 
     def finish(self, phase: str) -> None:
         """The phase is over."""
+
+
+@runtime_checkable
+class MixtureObserver(Protocol):
+    """An observer that asks for the probabilities of a search; for others they are not even put together."""
+
+    def mixture(self, step: int, probs: Mapping[str, Mapping[str, float]]) -> None:
+        """The candidates' probabilities after ``step`` steps, under the budget, and once more when the start of a
+        search has set them: group to choice ("none", "N4r2") to probability."""
 
 
 class NullObserver:

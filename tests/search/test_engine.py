@@ -86,6 +86,34 @@ def test_the_expected_cost_meets_a_budget_that_binds_at_every_step(relaxation: s
         assert spent[: SETTINGS.warmup] == pytest.approx([uniform] * SETTINGS.warmup)
 
 
+class Watching(Recorder):
+    """Asks for the probabilities of a search."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, Mapping[str, Mapping[str, float]]]] = []
+
+    def mixture(self, step: int, probs: Mapping[str, Mapping[str, float]]) -> None:
+        self.seen.append((step, probs))
+
+
+@starts
+def test_an_observer_that_asks_sees_the_probabilities_of_every_step_by_name(settings: SearchSettings) -> None:
+    watching, space = Watching(), tiny_space(tiny_classifier())
+    outcome = search(tiny_classifier(), settings, observer=watching)
+    steps = [step for step, _ in watching.seen]
+    assert steps == sorted([*range(1, settings.steps + 1), settings.warmup])  # once more when the logits are set
+    last = watching.seen[-1][1]
+    assert list(last) == list(space.groups)
+    assert all(list(row) == [str(choice) for choice in space.choices] for row in last.values())
+    assert torch.tensor([list(row.values()) for row in last.values()]).equal(outcome.probs)
+    if settings.warmup < settings.steps:
+        numbers = {step: [list(row.values()) for row in probs.values()] for step, probs in watching.seen[:-1]}
+        for step in range(1, settings.warmup):
+            torch.testing.assert_close(torch.tensor(numbers[step]), outcome.trajectory[step - 1])
+    assert torch.equal(search(tiny_classifier(), settings).logits, outcome.logits)
+
+
 def test_nothing_of_the_architecture_moves_in_the_warm_up() -> None:
     recorder = Recorder()
     outcome = search(tiny_classifier(), observer=recorder)
