@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tiny_models import save_tiny_causal
-from tiny_runs import SEARCH_WORDS, CommandLine, task_words
+from tiny_runs import COMMANDS, SEARCH_WORDS, CommandLine, composed, task_words
 
 import morenas
 from morenas.adapters.published import to_published
@@ -25,8 +23,8 @@ from morenas.benchmark import __main__ as benchmark
 from morenas.compare import table as compare
 from morenas.export import command as export
 from morenas.monarch import num_parameters
-from morenas.run.composing import config_directory, known_keys, register_schemas, to_config
-from morenas.run.schema import FinetuneRunConfig, RunConfig, SearchRunConfig
+from morenas.run.composing import compose_words, config_directory, known_keys
+from morenas.run.launch import prepare
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "python.md"
@@ -40,7 +38,6 @@ DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
 RECORDS = sorted((ROOT / "experiments").rglob("*.md"))  # of the past: their commands are those of their commits
 LINK = re.compile(r"\]\((?!\w+:|#|<)([^)\s#]+)")
 COMMAND = re.compile(r"python -m morenas\.(\w+)([^`\n#&]*)")
-SCHEMAS: dict[str, type[RunConfig]] = {"search": SearchRunConfig, "finetune": FinetuneRunConfig}
 PARSERS: dict[str, Callable[[list[str]], object]] = {
     "export": export.parse,
     "compare": compare.parse,
@@ -99,18 +96,16 @@ def commands() -> list[tuple[str, str]]:
     return sorted((command, words.strip()) for command, words in found)
 
 
-def composed(schema: type[RunConfig], words: list[str]) -> object:
+def accepted(command: str, words: list[str]) -> object:
     """What a command line of Hydra's sets; of a sweep its first job."""
     overrides = [word for word in words if not word.startswith("-")]
     for index, override in enumerate(OverridesParser.create().parse_overrides(overrides)):
         if override.is_sweep_override():
             overrides[index] = f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
-    register_schemas()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(config_dir=config_directory(), version_base="1.3"):
-        config = compose(config_name=schema.__name__.removesuffix("RunConfig").lower(), overrides=overrides)
-    chosen = any(word.startswith(("+task=", "experiment=")) for word in overrides)
-    return to_config(config, schema) if chosen else config
+    if any(word.startswith(("+task=", "experiment=")) for word in overrides):
+        return composed(command, overrides)
+    prepare(command, COMMANDS[command].schema, overrides)
+    return compose_words(command, overrides)
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *RECORDS], ids=lambda path: str(path.relative_to(ROOT)))
@@ -121,8 +116,8 @@ def test_every_link_leads_to_a_file(document: Path) -> None:
 @pytest.mark.parametrize("command, words", commands())
 def test_every_command_that_is_shown_is_accepted(command: str, words: str, tmp_path: Path) -> None:
     filled = shlex.split(re.sub(r"<([\w /]+)>", "folder", words))
-    if command in SCHEMAS:
-        assert composed(SCHEMAS[command], filled)
+    if command in COMMANDS:
+        assert accepted(command, filled)
     elif filled and "--help" not in filled:
         assert PARSERS[command](filled)
 
@@ -131,12 +126,12 @@ def test_a_misspelt_command_would_be_noticed() -> None:
     assert ("search", "+task=demo") in commands()
     assert len(commands()) >= 20
     with pytest.raises(Exception, match="trainign"):
-        composed(SearchRunConfig, ["+task=demo", "trainign.epochs=1"])
+        accepted("search", ["+task=demo", "trainign.epochs=1"])
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_setting_that_is_named_exists(document: Path) -> None:
-    keys = {key for schema in SCHEMAS.values() for key in known_keys(schema)}
+    keys = {key for command in COMMANDS.values() for key in known_keys(command.schema)}
     sections = {key.split(".")[0] for key in keys if "." in key}
     words = {word for code in CODE.findall(shown(document)) for word in code.split()}
     named = {word.lstrip("+").split("=")[0] for word in words if re.match(r"\+?[a-z_]+\.[a-z_.]+(=|$)", word)}

@@ -7,6 +7,7 @@ import importlib
 import json
 import random
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,12 @@ from typing import Any
 import pytest
 from tiny_models import WORDS
 
-from morenas.run.launch import launch
+from morenas.finetune import phase as finetune
+from morenas.run.composing import compose_words, to_config
+from morenas.run.launch import launch, prepare
+from morenas.search import phase as search
+
+COMMANDS = {"search": search.COMMAND, "finetune": finetune.COMMAND}
 
 
 @dataclass
@@ -43,16 +49,21 @@ class CommandLine:
 
 def run(command: str) -> int:
     """Run a command on ``sys.argv``; its exit status."""
-    module = importlib.import_module(f"morenas.{command}.phase")
     _leave_the_libraries_alone()
-    schema = {"search": "SearchRunConfig", "finetune": "FinetuneRunConfig"}[command]
     try:
-        launch(command, getattr(module, schema), module.execute)
+        launch(COMMANDS[command])
     except SystemExit as stop:
         if isinstance(stop.code, str):
             print(stop.code, file=sys.stderr)
         return stop.code if isinstance(stop.code, int) else 1
     return 0
+
+
+def composed(command: str, words: Sequence[str]) -> Any:
+    """The config that words of a command line give."""
+    schema = COMMANDS[command].schema
+    prepare(command, schema, words)
+    return to_config(compose_words(command, words), schema)
 
 
 @cache

@@ -8,6 +8,7 @@ be listed and checked without an import; an object is imported when it is asked 
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from importlib import import_module
@@ -141,6 +142,11 @@ class Registry:
                 f"{key or self.kind}={name}: there is no such {self.kind}{suggest(name, known)}. "
                 f"Choose from {', '.join(known)}."
             )
+
+    def is_loaded(self, name: str) -> bool:
+        """Whether the object of a name is there without importing anything."""
+        target = self._targets.get(name, name)
+        return not isinstance(target, str) or target.partition(":")[0] in sys.modules
 
     def get(self, given: Any) -> Any:
         """The object of a name, or of ``"package.module:Name"``; what is no text is given back.

@@ -38,12 +38,12 @@ def check_names(settings: Any, section: str) -> None:
 
     Args:
         settings: A dataclass instance.
-        section: What its fields are called in front of a name, such as "search".
+        section: What its fields are called in front of a name, such as "search"; empty for nothing.
     Raises:
         InputError: With the field, the nearest name and all there are.
     """
     for declared in fields(settings):
-        value, key = getattr(settings, declared.name), f"{section}.{declared.name}"
+        value, key = getattr(settings, declared.name), f"{section}.{declared.name}" if section else declared.name
         if "door" in declared.metadata and isinstance(value, str):
             registry(declared.metadata["door"]).check(value, key)
         elif (names := declared.metadata.get("names")) and value not in names:

@@ -2,131 +2,121 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from morenas.base.errors import InputError
 from morenas.base.kinds import CAUSAL
 from morenas.base.registry import registry
+from morenas.finetune.config import FinetuneRunConfig
+from morenas.finetune.methods import Full, Head, Method, More
+from morenas.finetune.settings import TrainingSettings
+from morenas.run.config import TargetKeys
 from morenas.run.directory import RunDirectory
+from morenas.run.launch import Command
 from morenas.run.needs import check_sources
-from morenas.run.schema import FinetuneRunConfig, MethodConfig, MethodName, Quantization
+from morenas.run.sections import fill, own_settings
 
 if TYPE_CHECKING:
-    from morenas.finetune.methods import Method
+    from morenas.finetune.methods import Targets
     from morenas.run.session import Session
 
-# The parameters each method takes of the method section.
-PARAMETERS = {
-    MethodName.more: ("dropout",),
-    MethodName.lora: ("rank", "alpha", "dropout"),
-    MethodName.dora: ("rank", "alpha", "dropout"),
-    MethodName.adalora: ("rank", "alpha", "dropout"),
-    MethodName.gralora: ("rank", "alpha", "dropout"),
-    MethodName.boft: ("block_size", "dropout"),
-    MethodName.full: (),
-    MethodName.head: (),
-}
-TARGETS = ("target_modules", "exclude_modules")
-ADAPT = set(MethodName) - {MethodName.more, MethodName.full, MethodName.head}  # an architecture brings its own targets
+ABOUT = """\
+Fine-tune a found architecture, or a baseline, in the same harness.
+
+    python -m morenas.finetune +task=glue/rte architecture=<run directory>/architecture.json
+    python -m morenas.finetune +task=glue/rte method=lora method.rank=32
+    python -m morenas.finetune resume=<run directory>"""
 
 
 def execute(config: FinetuneRunConfig, directory: RunDirectory) -> float:
     """Fine-tune by the chosen method; return the main metric on the select split."""
-    check_architecture_is_named(config)
-    check_parameters_belong(config)
-    check_parameters(config)
-    check_there_is_something_to_train(config)
+    method = chosen_method(config)
+    check_method(config, method)
+    fill(TrainingSettings, config.training)
     check_sources(config)
     from morenas.finetune.stage import fit
     from morenas.run.publish import publish
     from morenas.run.session import session
 
-    with session("finetune", config, directory, config.method.name.value) as run:
-        method, targets = build(run, config)
-        row = fit(run, method, targets, "finetune", directory.adapter, details=parameters(config))
+    with session("finetune", config, directory, config.method.name) as run:
+        shaped, targets = fit_to(run, config, method)
+        row = fit(run, shaped, targets, "finetune", directory.adapter, details=settings_of(method))
         return publish(run, "finetune", [row])
 
 
-def check_architecture_is_named(config: FinetuneRunConfig) -> None:
-    """An architecture goes with method=more, and with no other.
+COMMAND = Command("finetune", ABOUT, FinetuneRunConfig, execute)
+
+
+def chosen_method(config: FinetuneRunConfig) -> Method:
+    """The method of a config, with its own settings.
 
     Raises:
-        InputError: If it is missing, or given to another method.
+        InputError: If it refuses one of them.
     """
-    more = config.method.name is MethodName.more
-    if more and config.architecture is None:
-        raise InputError(
-            "method=more fine-tunes a found architecture: add architecture=<run directory>/architecture.json, or "
-            "choose a "
-            "baseline, method=lora|dora|adalora|gralora|boft|full|head."
-        )
-    if not more and config.architecture is not None:
-        raise InputError(
-            f"architecture={config.architecture} goes with method=more, not with method={config.method.name.value}."
-        )
+    method: Method = registry("method").build(config.method.name, **own_settings(config.method))
+    return method
 
 
-def check_parameters(config: FinetuneRunConfig) -> None:
-    """PEFT takes a negative dropout for none, and any scale.
+def settings_of(method: Method) -> dict[str, Any]:
+    """A method's own settings, for its row in the results."""
+    record: Any = registry("method").record(method)
+    return {key: value for key, value in record.items() if key != "name"}
+
+
+def check_method(config: FinetuneRunConfig, method: Method) -> None:
+    """Refuse what a method has no use for, or what it lacks.
 
     Raises:
-        InputError: If a number is out of range.
+        InputError: If an architecture is missing or not wanted, if targets would do nothing, or if there is nothing to
+            train.
     """
-    dropout, alpha = config.method.dropout, config.method.alpha
-    if not 0 <= dropout < 1:
-        raise InputError(f"method.dropout={dropout}: must be at least 0 and below 1.")
-    if alpha is not None and not 0 < alpha < math.inf:
-        raise InputError(f"method.alpha={alpha}: must be above 0 and finite, or null for twice the rank.")
+    name, architecture = config.method.name, config.architecture
+    if isinstance(method, More) and architecture is None:
+        raise InputError(
+            f"method={name} fine-tunes a found architecture: add architecture=<run directory>/architecture.json, or "
+            f"choose a baseline, method={'|'.join(other for other in registry('method').names() if other != name)}."
+        )
+    if not isinstance(method, More) and architecture is not None:
+        raise InputError(f"architecture={architecture} goes with method=more, not with method={name}.")
+    if isinstance(method, More | Full | Head):
+        for key, default in vars(TargetKeys()).items():
+            if (value := getattr(config.method, key)) != default:
+                why = "the architecture names its modules" if isinstance(method, More) else "it has no adapters"
+                raise InputError(f"method.{key}={value}: method={name} has no use for it, {why}; leave it out.")
+    if isinstance(method, Full | Head):
+        check_there_is_something_to_train(config, method)
 
 
-def check_there_is_something_to_train(config: FinetuneRunConfig) -> None:
+def check_there_is_something_to_train(config: FinetuneRunConfig, method: Full | Head) -> None:
     """Methods without adapters train weights of the model itself.
 
     Raises:
         InputError: If there is no head to train, or if weights are quantized.
     """
-    name, quantization = config.method.name, config.model.quantization
-    if name is MethodName.head and config.task.kind.value in CAUSAL:
+    name, kind, quantization = config.method.name, config.task.kind, config.model.quantization
+    if isinstance(method, Head) and kind in CAUSAL:
         raise InputError(
-            f"method=head: a language model, which a task of kind {config.task.kind.value} is for, has no head of the "
+            f"method={name}: a language model, which a task of kind {kind} is for, has no head of the "
             "task's own; choose method=full, or adapters: method=more|lora|dora|adalora|gralora|boft."
         )
-    if name in (MethodName.full, MethodName.head) and quantization is not Quantization.none:
+    if quantization != "none":
         raise InputError(
-            f"method={name.value}: trains weights of the model itself, and model.quantization={quantization.value} "
+            f"method={name}: trains weights of the model itself, and model.quantization={quantization} "
             "keeps them as whole numbers; choose adapters, method=more|lora|dora|adalora|gralora|boft, or "
             "model.quantization=none."
         )
 
 
-def check_parameters_belong(config: FinetuneRunConfig) -> None:
-    """A parameter of another method would be ignored without a word.
+def fit_to(run: Session, config: FinetuneRunConfig, method: Method) -> tuple[Method, Targets]:
+    """The method, in the shapes of an architecture where it takes one, and the modules that it adapts.
 
     Raises:
-        InputError: Naming it, and what the method takes.
+        InputError: If the architecture cannot be read, or does not fit the model.
     """
-    name, defaults = config.method.name, MethodConfig()
-    taken = {"name", *PARAMETERS[name]} | (set(TARGETS) if name in ADAPT else set())
-    for key, value in vars(config.method).items():
-        if key not in taken and value != getattr(defaults, key):
-            takes = ", ".join(f"method.{key}" for key in sorted(taken - {"name"})) or "no parameters"
-            raise InputError(f"method.{key}={value}: method={name.value} has no use for it; it takes {takes}.")
-
-
-def parameters(config: FinetuneRunConfig) -> dict[str, Any]:
-    """The chosen method's own parameters."""
-    return {key: getattr(config.method, key) for key in PARAMETERS[config.method.name]}
-
-
-def build(run: Session, config: FinetuneRunConfig) -> tuple[Method, dict[str, tuple[int, int]]]:
-    """The method and the modules it adapts."""
-    from morenas.finetune.methods import More
+    if config.architecture is None or not isinstance(method, More):
+        return method, run.targets(config.method.target_modules, config.method.exclude_modules)
     from morenas.space import Architecture
 
-    if config.architecture is None:
-        targets = run.targets(config.method.target_modules, config.method.exclude_modules)
-        return registry("method").build(config.method.name.value, **parameters(config)), targets
     architecture = Architecture.from_json(config.architecture)
     if not architecture.modules:
         raise InputError(f"{config.architecture}: gives no module an adapter; train the head alone: method=head.")
@@ -134,4 +124,4 @@ def build(run: Session, config: FinetuneRunConfig) -> tuple[Method, dict[str, tu
     architecture.to_json(run.directory.architecture)
     run.trackers.architecture(architecture)
     targets = {name: (shape.in_features, shape.out_features) for name, shape in architecture.modules.items()}
-    return More(config.method.dropout).with_architecture(architecture), targets
+    return method.with_architecture(architecture), targets

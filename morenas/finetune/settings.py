@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from morenas.base.errors import InputError, suggest
+from morenas.base.errors import InputError
+from morenas.base.settings import check_names, one_of
 
 SCHEDULERS = ("cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt")
 
@@ -23,7 +24,7 @@ class TrainingSettings:
         gradient_accumulation: Micro-batches per optimizer step.
         weight_decay: Of weights; biases and norms have none.
         warmup_ratio: Fraction of the optimizer steps over which the learning rate rises from 0.
-        scheduler: One of ``SCHEDULERS``.
+        scheduler: How the learning rate falls after its rise.
         max_grad_norm: Gradients are scaled down to this norm; 0 for no clipping.
         evals: Evaluations on the ``select`` split over the run, evenly spread, the last at its end.
         checkpoint_every: Optimizer steps between checkpoints, beside those of the evaluations.
@@ -40,7 +41,7 @@ class TrainingSettings:
     gradient_accumulation: int = 1
     weight_decay: float = 1e-3
     warmup_ratio: float = 0.06
-    scheduler: str = "cosine"
+    scheduler: str = one_of(SCHEDULERS, "cosine")
     max_grad_norm: float = 1.0
     evals: int = 3
     checkpoint_every: int = 200
@@ -49,11 +50,7 @@ class TrainingSettings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.scheduler not in SCHEDULERS:
-            raise InputError(
-                f"training.scheduler={self.scheduler!r} is none of {', '.join(SCHEDULERS)}"
-                f"{suggest(self.scheduler, SCHEDULERS)}"
-            )
+        check_names(self, "training")
         for name in (
             "learning_rate",
             "epochs",

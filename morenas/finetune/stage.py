@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from morenas.finetune.loop import FinetuneData, FinetuneResult, finetune
 from morenas.finetune.methods import Method, Targets, method_name
 from morenas.finetune.settings import TrainingSettings
 from morenas.finetune.state import save_adapter
-from morenas.run.schema import RunConfig
+from morenas.run.config import RunConfig
+from morenas.run.sections import fill
 from morenas.run.session import Session
 from morenas.tasks.metrics import compute_metrics, needs_generation
 from morenas.tasks.spec import TaskSpec
@@ -86,9 +87,7 @@ def _train(
 
 def training_settings(config: RunConfig, device: str) -> TrainingSettings:
     """The training section of a config as a fine-tune takes it."""
-    elsewhere = ("init", "gradient_checkpointing")
-    values = {key: value for key, value in asdict(config.training).items() if key not in elsewhere}
-    return TrainingSettings(**values, seed=config.seed, device=device)
+    return fill(TrainingSettings, config.training, seed=config.seed, device=device)
 
 
 def final_steps(run: Session) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from typing import Any
 
 from morenas.base.seeds import derive
 from morenas.models import Pretrained, load_pretrained
 from morenas.models.weights import FrozenWeights
-from morenas.run.schema import RunConfig
+from morenas.run.config import RunConfig
+from morenas.run.sections import fill
 from morenas.tasks.load import Task
 
 
@@ -57,7 +59,5 @@ class BaseModel:
 
 def frozen_weights(config: RunConfig, device: str) -> FrozenWeights:
     """The model section of a config; quantized weights are made where they stay."""
-    model = config.model
-    quantized = model.quantization.value != "none"
-    device_map = device if model.device_map is None and quantized else model.device_map
-    return FrozenWeights(model.dtype.value, model.quantization.value, device_map)
+    weights = fill(FrozenWeights, config.model)
+    return replace(weights, device_map=device) if weights.device_map is None and weights.quantized else weights

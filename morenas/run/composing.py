@@ -1,30 +1,48 @@
-"""The configuration: composed by Hydra, checked against its schema, and its mistakes told in one line."""
+"""The configuration: composed by Hydra, checked against its schema, turned into dataclasses."""
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from morenas.base.errors import InputError, suggest
-from morenas.run.schema import FinetuneRunConfig, RunConfig, SearchRunConfig
-from morenas.run.usage import choices
+from morenas.base.errors import InputError
+from morenas.base.registry import registry
+from morenas.base.settings import check_names
+from morenas.run.config import RunConfig
+from morenas.run.hydra_errors import explain, no_such_key
+from morenas.run.plugins import load
+from morenas.run.sections import FREE, door_of, section
 
-OPEN_KEYS = ("task.test_splits", "task.test_files", "task.mix")  # mappings of the user's own names
+Schema = type[RunConfig]
 
 
-def register_schemas() -> None:
-    """Make the schemas and resolvers known to Hydra."""
-    store = ConfigStore.instance()
-    store.store(name="search_schema", node=SearchRunConfig)
-    store.store(name="finetune_schema", node=FinetuneRunConfig)
+def register_schema(command: str, schema: Schema) -> None:
+    """Make a command's schema and the resolvers known to Hydra.
+
+    A section that chooses an object by name is left open: what keys it has depends on the choice, and ``to_config``
+    checks them.
+    """
+    node = OmegaConf.structured(schema)
+    for name in sections_with_a_choice(schema):
+        OmegaConf.set_struct(node[name], False)
+    ConfigStore.instance().store(name=f"{command}_schema", node=node)
     OmegaConf.register_new_resolver("morenas.task_slug", _task_slug, replace=True)
+
+
+def compose_words(command: str, words: Iterable[str]) -> DictConfig:
+    """What words of a command line set, composed as Hydra does it for a run; its schema has to be registered."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir=config_directory(), version_base="1.3"):
+        return compose(config_name=command, overrides=list(words))
 
 
 def config_directory() -> str:
@@ -34,70 +52,98 @@ def config_directory() -> str:
     return str(inside if inside.is_dir() else package.parent / "configs")
 
 
-def to_config(config: DictConfig, schema: type[RunConfig]) -> Any:
-    """Check a composed config against its schema once more and turn it into dataclasses.
+def to_config(composed: DictConfig, schema: Schema) -> Any:
+    """Check a composed config once more against its schema and turn it into dataclasses.
 
     Hydra's ``+key=value`` adds keys behind a schema's back; here they are refused.
 
     Raises:
-        InputError: Naming the full path of an unknown or missing key.
+        InputError: Naming the full path of an unknown or missing key, of a wrong type, or of a name that nothing has.
     """
-    known = set(known_keys(schema))
-    for key in _keys(config):
-        if key not in known and not any(key.startswith(f"{parent}.") for parent in OPEN_KEYS):
-            raise InputError(no_such_key(key, known))
-    if OmegaConf.is_missing(config.task, "name"):
+    load(composed.get("plugins") or ())  # named in a YAML, or by a run that is gone on with
+    if OmegaConf.is_missing(composed.task, "name"):
         raise InputError("No task was chosen: add +task=<name>, for example +task=demo or +task=glue/rte.")
-    merged = OmegaConf.merge(OmegaConf.structured(schema), config)
-    if missing := sorted(OmegaConf.missing_keys(config) | OmegaConf.missing_keys(merged)):
-        raise InputError(f"{', '.join(missing)}: must be set, for example {missing[0]}=<value>")
-    return OmegaConf.to_object(merged)
+    composed = untyped(composed)
+    typed = typed_node(composed, schema)
+    _check_keys(composed, typed, sections_with_a_choice(schema))
+    try:
+        merged = OmegaConf.merge(typed, composed)
+        if missing := sorted(OmegaConf.missing_keys(composed) | OmegaConf.missing_keys(merged)):
+            raise InputError(f"{', '.join(missing)}: must be set, for example {missing[0]}=<value>")
+        config: Any = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise InputError(explain(error, declared(typed), sys.argv[1:])) from error
+    check_all_names(config)
+    return config
 
 
-def explain(error: Exception, schema: type[RunConfig]) -> str:
-    """Tell a config error in one line: the key's full path, what is wrong, the nearest valid name."""
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    key = getattr(cause, "full_key", None)
-    first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if key and re.sub(r"\[\d+\]$", "", key) not in known_keys(schema):
-        typed = next((word for word in map(key_of, sys.argv[1:]) if word.startswith(f"{key}.")), key)
-        return no_such_key(typed, known_keys(schema))
-    if key and (unset := re.search(r"interpolation '\$\{(\S+)\}': Incompatible value 'None'", str(cause))):
-        return f"{unset[1]}: must be set, for example {unset[1]}=<value>"
-    if key:
-        return f"{key}: {str(cause).splitlines()[0]}"
-    if match := re.search(r"Could not find '(\S+)/(\S+?)'", first):
-        # A group may be given as a path, and so may a choice: task/glue=rte is task=glue/rte.
-        written = (word.lstrip("+").split("=", 1) for word in sys.argv[1:] if "=" in word)
-        group, name = next((pair for pair in written if "/".join(pair) == "/".join(match.groups())), match.groups())
-        known = _group_choices(group)
-        return f"{group}={name}: there is no such choice{suggest(name, known)}. Choose from {', '.join(known)}."
-    if match := re.match(r"Could not override '(.+?)'", first):
-        known = known_keys(schema)
-        wrong = f"{match[1]}: nothing is chosen yet." if match[1] in known else no_such_key(match[1], known)
-        return " ".join([wrong, *rest])
-    return " ".join([first, *rest])
+def untyped(composed: DictConfig) -> DictConfig:
+    """The values of a config alone: of two types for a section, OmegaConf would merge neither into the other."""
+    return OmegaConf.create(OmegaConf.to_container(composed))  # type: ignore[return-value]
 
 
-def key_of(word: str) -> str:
-    """The key that a word of the command line sets."""
-    return word.lstrip("+~").split("=")[0]
+def typed_node(composed: DictConfig, schema: Schema, whole: Collection[str] = ()) -> DictConfig:
+    """The schema of one run: every section with the settings of what it chooses by name.
+
+    What is chosen is imported only where a setting of its own was set, so that other wrong input is refused quickly.
+
+    Args:
+        whole: Sections to have them whatever was set.
+    Raises:
+        InputError: If there is no such object.
+    """
+    node = OmegaConf.structured(schema)
+    for name, kind in sections_with_a_choice(schema).items():
+        chosen = str(composed[name].get("name"))
+        registry(kind).check(chosen, f"{name}.name")
+        if name in whole or set(composed[name]) - set(node[name]):
+            own: Any = registry(kind).get(chosen)
+            if isinstance(own, type) and is_dataclass(own):
+                node[name] = section(own, leave=list(node[name]), keys=OmegaConf.get_type(node, name), own=True)
+    return node
 
 
-def no_such_key(key: str, known: Collection[str]) -> str:
-    """Say that a key does not exist: with the nearest one that does, or all of its section."""
-    section, _, name = key.rpartition(".")
-    siblings = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == section}
-    if not section or not siblings:
-        return f"{key}: there is no such key{suggest(key, known)}."
-    # The section is spelled right, so the last part decides: by the whole path every sibling would be near.
-    near = suggest(key, [other for last, other in siblings.items() if suggest(name, [last])])
-    return f"{key}: there is no such key{near or f'; {section} has ' + ', '.join(sorted(siblings))}."
+def sections_with_a_choice(schema: Schema) -> dict[str, str]:
+    """Section to the kind of object that its key ``name`` chooses."""
+    node = OmegaConf.structured(schema)
+    made = {name: OmegaConf.get_type(node, name) for name in map(str, node)}
+    doors = {name: door_of(one) for name, one in made.items() if is_dataclass(one)}
+    return {name: kind for name, kind in doors.items() if kind is not None}
 
 
-def known_keys(schema: type[RunConfig]) -> list[str]:
-    """Every key of a schema, spelled with its full path."""
-    return sorted(_keys(OmegaConf.structured(schema)))
+def check_all_names(config: Any, section: str = "") -> None:
+    """Refuse, in every section, a name that its key does not take."""
+    check_names(config, section)
+    for declared in fields(config):
+        value = getattr(config, declared.name)
+        if is_dataclass(value):
+            check_all_names(value, f"{section}.{declared.name}".lstrip("."))
+
+
+def declared(node: DictConfig, prefix: str = "") -> dict[str, tuple[type[Any], Field[Any]]]:
+    """Every key of a schema, with its full path, to the dataclass that declares it and its field there."""
+    made: Any = OmegaConf.get_type(node)
+    found = {}
+    for one in fields(made):
+        found[f"{prefix}{one.name}"] = made, one
+        if is_dataclass(OmegaConf.get_type(node, one.name)):
+            found |= declared(node[one.name], f"{prefix}{one.name}.")
+    return found
+
+
+def known_keys(schema: Schema) -> list[str]:
+    """Every key of a schema, but those that depend on what is chosen by name."""
+    return sorted(declared(OmegaConf.structured(schema)))
+
+
+def _check_keys(composed: DictConfig, typed: DictConfig, choices: Mapping[str, str]) -> None:
+    there = declared(typed)
+    free = [f"{key}." for key, (_, field) in there.items() if field.metadata.get(FREE)]
+    for key in _keys(composed):
+        if key in there or key.startswith(tuple(free)):
+            continue
+        section = key.partition(".")[0]
+        raise InputError(no_such_key(key, there, f"{section}={composed[section].name}" if section in choices else ""))
 
 
 def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -106,11 +152,6 @@ def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
         yield key
         if not OmegaConf.is_missing(config, name) and isinstance(child := config._get_node(name), DictConfig) and child:
             yield from _keys(child, f"{key}.")
-
-
-def _group_choices(group: str) -> list[str]:
-    folder = Path(config_directory()) / group
-    return choices(folder if folder.is_dir() else Path(config_directory()) / group.split("/")[0])
 
 
 def _task_slug(*_: str, _root_: DictConfig) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -134,16 +133,9 @@ class RunDirectory:
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A config of dataclasses and enums as plain JSON values."""
-    return _plain(OmegaConf.to_container(OmegaConf.structured(config), resolve=True))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value.name if isinstance(value, Enum) else value
+    """A config of dataclasses as plain JSON values."""
+    values: Any = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
+    return dict(values)
 
 
 def _differing_keys(ours: Any, theirs: Any, prefix: str = "") -> list[str]:

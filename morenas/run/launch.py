@@ -1,15 +1,13 @@
-"""From a command line to a run, and from an error to one message and an exit status.
-
-Status 0: done. 1: failed in work that was begun. 2: input was refused.
-"""
+"""From a command line to a run, and from an error to one line and an exit status."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,80 +18,91 @@ from omegaconf.errors import OmegaConfBaseException
 
 from morenas.base.errors import InputError, RunError
 from morenas.models.quiet import quiet_quantizers
-from morenas.run.composing import config_directory, explain, key_of, register_schemas, to_config
+from morenas.run import plugins
+from morenas.run.composing import (
+    Schema,
+    config_directory,
+    known_keys,
+    register_schema,
+    sections_with_a_choice,
+    to_config,
+)
 from morenas.run.directory import RunDirectory
+from morenas.run.ending import REFUSED, exit_status, fail, refuse
+from morenas.run.hydra_errors import explain, key_of
 from morenas.run.reading import read_unfinished
-from morenas.run.schema import RunConfig
-from morenas.run.usage import print_usage
+from morenas.run.usage import HELP, usage
 
-Execute = Callable[[Any, RunDirectory], float]
-
-REFUSED = 2
+CONFIGS = Path(config_directory())
 
 
-class _Told(InputError):
-    """A job's error that has been printed."""
+@dataclass(frozen=True)
+class Command:
+    """A command whose configuration Hydra composes.
 
-
-def launch(command: str, schema: type[RunConfig], execute: Execute) -> None:
-    """Run ``execute(config, run directory)`` on what the command line says.
-
-    Args:
-        command: "search" or "finetune": the name of the primary config.
-        schema: Its typed schema.
-        execute: Does the work; returns the metric on the select split, which a sweeper maximizes.
+    Attributes:
+        name: That of its primary config: "search" or "finetune".
+        about: What it does, with examples, for ``--help``.
+        schema: Its typed configuration.
+        execute: Does the work in a run directory; returns the metric on the select split, which a sweeper maximizes.
     """
-    register_schemas()
+
+    name: str
+    about: str
+    schema: Schema
+    execute: Callable[[Any, RunDirectory], float]
+
+
+class _Told(Exception):
+    """A job's input was refused, and the error has been printed."""
+
+
+def launch(command: Command) -> None:
+    """Do what the command line says."""
+    words = sys.argv[1:]
     quiet_quantizers()
     # Hydra then raises its errors, so that they can be told in one message and with the right exit status.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        if "--help" in sys.argv[1:] or "-h" in sys.argv[1:]:
-            print_usage(command, Path(config_directory()), sys.argv[1:])
-        elif (directory := _resumed_directory(sys.argv[1:])) is not None:
-            _resume(command, schema, execute, directory)
-        else:
-            _start(command, schema, execute)
+        with exit_status():
+            prepare(command.name, command.schema, words)
+            try:
+                _launch(command, words)
+            except (HydraException, OmegaConfBaseException) as error:
+                raise InputError(_explained(error, command.schema)) from error
     except _Told:
         sys.exit(REFUSED)
-    except InputError as error:
-        _refuse(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        _refuse(explain(error, schema))
-    except RunError as error:
-        _fail(error)
 
 
-def _start(command: str, schema: type[RunConfig], execute: Execute) -> None:
+def prepare(command: str, schema: Schema, words: Sequence[str]) -> None:
+    """Make Hydra ready to compose: plug-ins that the words name are loaded, and what they bring can be chosen.
+
+    Raises:
+        InputError: If a plug-in cannot be imported.
+    """
+    register_schema(command, schema)
+    plugins.load(plugins.named_by(words))
+    plugins.offer(sections_with_a_choice(schema), CONFIGS)
+
+
+def _launch(command: Command, words: Sequence[str]) -> None:
+    if set(words) & set(HELP):
+        print(usage(command.name, command.about, command.schema, CONFIGS, words))
+    elif (directory := _resumed_directory(words)) is not None:
+        _resume(command, directory, words)
+    else:
+        _start(command, words)
+
+
+def _start(command: Command, words: Sequence[str]) -> None:
     begun = []
 
-    def task(composed: DictConfig) -> float:
+    def job(composed: DictConfig) -> float:
         begun.append(True)
-        settings = HydraConfig.get()
-        directory = RunDirectory(Path(settings.runtime.output_dir))
-        try:
-            config = to_config(composed, schema)
-            if settings.mode == RunMode.MULTIRUN and config.tracking.wandb.group is None:
-                config.tracking.wandb.group = Path(settings.sweep.dir).name
-            directory.begin(command, config, list(settings.overrides.task))
-            return _execute(command, execute, config, directory)
-        except RunError as error:
-            if settings.mode == RunMode.RUN:
-                _fail(error)
-            raise
-        except (InputError, OmegaConfBaseException) as error:
-            chosen = any(word.startswith("hydra.run.dir=") for word in settings.overrides.hydra)
-            directory.discard_if_idle(parent=not chosen)  # a folder that the user chose may be there for other reasons
-            message = str(error) if isinstance(error, InputError) else explain(error, schema)
-            if settings.mode == RunMode.RUN:
-                # Left to Hydra, the error would be preceded by a line of Hydra's own.
-                _refuse(message)
-            # Hydra raises the first of a sweep's errors again, when all jobs are through.
-            print(f"morenas: error: job {settings.job.num}: {message}", file=sys.stderr)
-            raise _Told(message) from error
+        return _job(command, composed)
 
     try:
-        hydra.main(version_base="1.3", config_path=config_directory(), config_name=command)(task)()
+        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=command.name)(job)()
     except (OSError, ValueError) as error:
         if begun or isinstance(error, (HydraException, OmegaConfBaseException, InputError)):
             raise
@@ -103,31 +112,58 @@ def _start(command: str, schema: type[RunConfig], execute: Execute) -> None:
                 f"{error.filename}: cannot be written ({error.strerror}); choose another hydra.run.dir."
             ) from error
         raise InputError(
-            f"{' '.join(sys.argv[1:])}: makes no configuration ({error}); a group is chosen by name: training=default."
+            f"{' '.join(words)}: makes no configuration ({error}); a group is chosen by name: training=default."
         ) from error
 
 
-def _resume(command: str, schema: type[RunConfig], execute: Execute, path: Path) -> None:
-    if extra := [word for word in sys.argv[1:] if key_of(word) != "resume"]:
+def _job(command: Command, composed: DictConfig) -> float:
+    """One run, alone or of a sweep."""
+    settings = HydraConfig.get()
+    alone = settings.mode == RunMode.RUN
+    directory = RunDirectory(Path(settings.runtime.output_dir))
+    try:
+        config = to_config(composed, command.schema)
+        if not alone and config.tracking.wandb.group is None:
+            config.tracking.wandb.group = Path(settings.sweep.dir).name
+        directory.begin(command.name, config, list(settings.overrides.task))
+        return _execute(command, config, directory)
+    except RunError as error:
+        if alone:
+            fail(f"failed: {error}")
+        raise
+    except InputError as error:
+        chosen = any(word.startswith("hydra.run.dir=") for word in settings.overrides.hydra)
+        directory.discard_if_idle(parent=not chosen)  # a folder that the user chose may be there for other reasons
+        if alone:
+            # Left to Hydra, the error would be preceded by a line of Hydra's own.
+            refuse(str(error))
+        # Hydra raises the first of a sweep's errors again, when all jobs are through.
+        print(f"morenas: error: job {settings.job.num}: {error}", file=sys.stderr)
+        raise _Told from error
+
+
+def _resume(command: Command, path: Path, words: Sequence[str]) -> None:
+    if extra := [word for word in words if key_of(word) != "resume"]:
         raise InputError(
             f"resume={path}: a resumed run keeps its own configuration; leave out {' '.join(extra)}, or start a "
             "new run."
         )
-    record = read_unfinished(path, command)
-    _execute(command, execute, to_config(OmegaConf.create(record.config), schema), RunDirectory(path))
+    record = read_unfinished(path, command.name)
+    _execute(command, to_config(OmegaConf.create(record.config), command.schema), RunDirectory(path))
 
 
-def _execute(command: str, execute: Execute, config: RunConfig, directory: RunDirectory) -> float:
+def _execute(command: Command, config: Any, directory: RunDirectory) -> float:
     """Do the work; if it is cut off, say how to go on."""
+    go_on = f"go on with: python -m morenas.{command.name} resume={directory.path}"
     try:
         with directory.held():
-            return execute(config, directory)
+            return command.execute(config, directory)
     except KeyboardInterrupt:
-        sys.exit(f"\nInterrupted. Go on with: python -m morenas.{command} resume={directory.path}")
+        fail(f"interrupted; {go_on}")
     except (InputError, RunError):
         raise
     except Exception:
-        print(f"\nOnce mended, go on with: python -m morenas.{command} resume={directory.path}", file=sys.stderr)
+        print(f"morenas: failed; once what follows is mended, {go_on}", file=sys.stderr)
         raise
 
 
@@ -138,10 +174,11 @@ def _resumed_directory(words: Sequence[str]) -> Path | None:
     return Path(given.pop()) if given else None
 
 
-def _fail(error: RunError) -> NoReturn:
-    sys.exit(f"morenas: failed: {error}")
+def _explained(error: Exception, schema: Schema) -> str:
+    kinds = sections_with_a_choice(schema)
 
+    def choices(group: str) -> list[str]:
+        folder = group if (CONFIGS / group).is_dir() else group.split("/")[0]
+        return plugins.choices(folder, CONFIGS, kinds.get(folder))
 
-def _refuse(message: str) -> NoReturn:
-    print(f"morenas: error: {message}", file=sys.stderr)
-    sys.exit(REFUSED)
+    return explain(error, known_keys(schema), sys.argv[1:], choices)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from morenas.base.hub import require_hub
 from morenas.models.source import hub_need, resolve_model
-from morenas.run.schema import RunConfig
+from morenas.run.config import RunConfig
+from morenas.run.sections import fill
 from morenas.tasks.spec import TaskSpec
 
 
@@ -23,9 +22,4 @@ def check_sources(config: RunConfig) -> None:
 
 def task_spec(config: RunConfig) -> TaskSpec:
     """The task section of a config as the tasks package takes it."""
-    task = asdict(config.task)
-    for key in ("kind", "source", "answer", "prompt"):
-        task[key] = task[key].value
-    for key in ("text_columns", "label_names", "metrics", "choices"):
-        task[key] = None if task[key] is None else tuple(task[key])
-    return TaskSpec(**task)
+    return fill(TaskSpec, config.task)

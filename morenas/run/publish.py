@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from morenas.run.base_model import frozen_weights
 from morenas.run.devices import describe_device
 from morenas.run.results import git_commit, versions, write_results
 from morenas.run.session import Session
@@ -39,7 +40,7 @@ def document(
     run: Session, kind: str, rows: list[dict[str, Any]], budget: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """The document of results.json."""
-    task, model = run.task, run.config.model
+    task, model, weights = run.task, run.config.model, frozen_weights(run.config, run.device)
     return {
         "status": "complete",
         "kind": kind,
@@ -51,8 +52,8 @@ def document(
             "name": model.name_or_path,
             "parameters": run.model_parameters,
             "fingerprint": run.fingerprint,
-            "dtype": model.dtype.value,
-            "quantization": model.quantization.value,
+            "dtype": weights.dtype,
+            "quantization": weights.quantization,
         },
         "budget": budget,
         "methods": rows,

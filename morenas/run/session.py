@@ -19,12 +19,13 @@ from morenas.base.files import read_json, write_json
 from morenas.models import target_linears
 from morenas.models.load import pretrained_parameters
 from morenas.run.base_model import BaseModel
+from morenas.run.config import RunConfig
 from morenas.run.data import EncodedTask
 from morenas.run.devices import resolve_device
 from morenas.run.directory import RunDirectory, plain
 from morenas.run.needs import task_spec
 from morenas.run.phases import Meter
-from morenas.run.schema import RunConfig
+from morenas.run.sections import own_settings
 from morenas.tasks.load import load_task
 from morenas.tracking.observer import ConsoleObserver
 from morenas.tracking.tracker import TrackedRun
@@ -125,11 +126,11 @@ def session(command: str, config: RunConfig, directory: RunDirectory, words: str
 
 def tracker_settings(config: RunConfig) -> tuple[str, dict[str, Any]]:
     """The tracker that is chosen, and its own settings."""
-    wanted = config.tracking
-    if wanted.name != "wandb":
-        return wanted.name, {}
-    mode = wanted.wandb.mode.value
-    return ("local", {}) if mode == "disabled" else ("wandb", {**vars(wanted.wandb), "mode": mode})
+    name, own = config.tracking.name, own_settings(config.tracking)
+    if name != "wandb":
+        return name, own
+    wandb = {**vars(config.tracking.wandb), **own}
+    return ("local", {}) if wandb["mode"] == "disabled" else (name, wandb)
 
 
 def run_name(config: RunConfig, words: str) -> str:

@@ -2,48 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
-USAGE = {
-    "search": """\
-Find an adapter architecture under a parameter budget, fine-tune it, measure it.
+from morenas.base.errors import InputError, suggest
+from morenas.base.registry import registry
+from morenas.run.composing import Schema, compose_words, declared, sections_with_a_choice, typed_node, untyped
+from morenas.run.listing import WIDTH, Key, key, listed
+from morenas.run.plugins import choices
 
-    python -m morenas.search +task=demo                    a demo of minutes, no download
-    python -m morenas.search +task=glue/rte                roberta-base and GLUE from the hub
-    python -m morenas.search +task=glue/rte task.data_dir=<folder> model.name_or_path=<folder>
-    python -m morenas.search -m +task=glue/rte,glue/mrpc seed=0,1,2
-    python -m morenas.search resume=<run directory>""",
-    "finetune": """\
-Fine-tune a found architecture, or a baseline, in the same harness.
-
-    python -m morenas.finetune +task=glue/rte architecture=<run directory>/architecture.json
-    python -m morenas.finetune +task=glue/rte method=lora method.rank=32
-    python -m morenas.finetune resume=<run directory>""",
-}
-HIDDEN = {
-    "search": ("method",),
-    "finetune": ("space", "budget", "relaxation", "hypergradient", "selection", "experiment"),
-}
-"""Groups that a command has no use for."""
+HELP = ("--help", "-h")
 
 
-def print_usage(command: str, configs: Path, words: Sequence[str]) -> None:
-    """Print what a command does, the groups and their choices, and the configuration that ``words`` give."""
-    with initialize_config_dir(config_dir=str(configs), version_base="1.3"):
-        config = compose(config_name=command, overrides=[word for word in words if not word.startswith("-")])
-    print(f"{USAGE[command]}\n\nA task is chosen by +task=name, any other group by group=choice:\n")
-    for group in sorted(path.name for path in configs.iterdir() if path.is_dir()):
-        if group != "hydra" and group not in HIDDEN[command]:
-            print(f"    {group:<14} {', '.join(choices(configs / group))}")
-    print(f"\nEvery key is set by key=value:\n\n{OmegaConf.to_yaml(config)}")
-    print("More: --cfg job prints the configuration alone, --hydra-help what Hydra adds.")
+def usage(command: str, about: str, schema: Schema, configs: Path, words: Sequence[str]) -> str:
+    """What a command does, the groups and their choices, and every key as ``words`` set it.
+
+    Args:
+        about: What the command does, with examples.
+        words: Of the command line. One without ``=``, such as ``training`` or ``training.evals``, is what help is
+            wanted on: that alone is told.
+    Raises:
+        InputError: If there is nothing of that name.
+    """
+    topics = [word for word in words if "=" not in word and word not in HELP]
+    composed = untyped(compose_words(command, [word for word in words if "=" in word]))
+    sections = by_section(keys(composed, schema, topics))
+    groups = {group: choices(group, configs, kind) for group, kind in groups_of(schema, configs).items()}
+    if topics:
+        return "\n".join(line for topic in topics for line in _on(topic, sections, groups))
+    lines = [about, "", "A task is chosen by +task=name, any other group by group=choice:", ""]
+    for group, names in groups.items():
+        lines += textwrap.wrap(
+            ", ".join(names),
+            WIDTH,
+            initial_indent=f"    {group:<14} ",
+            subsequent_indent=" " * 19,
+            break_on_hyphens=False,
+        )
+    lines += ["", "Every key is set by key=value. Listed are its value and what it means.", ""]
+    for section, there in sections.items():
+        lines += [section, *listed(there), ""]
+    return "\n".join([*lines, "More: --help <section or key>; --cfg job prints the configuration alone."])
 
 
-def choices(group: Path) -> list[str]:
-    """The choices of a group, those of its folders as ``folder/name``; what several share, ``_base``, is none."""
-    found = (path for path in group.rglob("*.yaml") if not path.name.startswith("_"))
-    return sorted(str(path.relative_to(group).with_suffix("")) for path in found)
+def keys(composed: DictConfig, schema: Schema, topics: Collection[str]) -> list[Key]:
+    """Every key that holds a value, with the settings of what is chosen by name where that takes no import."""
+    wanted = {topic.partition(".")[0] for topic in topics}
+    loaded = {
+        section
+        for section, kind in sections_with_a_choice(schema).items()
+        if section in wanted or registry(kind).is_loaded(str(composed[section].name))
+    }
+    typed = typed_node(composed, schema, loaded)
+    values = OmegaConf.merge(typed, composed)
+    there = declared(typed)
+    leaves = [path for path in there if not any(other.startswith(f"{path}.") for other in there)]
+    return [key(path, _plain(values, path), *there[path]) for path in leaves]
+
+
+def _plain(values: Any, path: str) -> Any:
+    """The value at a path, MISSING where it has to be set."""
+    parent, _, name = path.rpartition(".")
+    holder = OmegaConf.select(values, parent) if parent else values
+    if OmegaConf.is_missing(holder, name):
+        return MISSING
+    return OmegaConf.to_container(holder[name]) if OmegaConf.is_config(holder[name]) else holder[name]
+
+
+def by_section(keys: Sequence[Key]) -> dict[str, list[Key]]:
+    """Keys under the first part of their path; those of one part come first."""
+    found: dict[str, list[Key]] = {"run": []}
+    for one in keys:
+        section = one.path.partition(".")[0] if "." in one.path else "run"
+        found.setdefault(section, []).append(one)
+    return found
+
+
+def groups_of(schema: Schema, configs: Path) -> dict[str, str | None]:
+    """Groups of Hydra's that are sections of a command, or may set any of them, to the kind of object they choose."""
+    kinds: Mapping[str, str] = sections_with_a_choice(schema)
+    sections = {*OmegaConf.structured(schema), "experiment"}
+    folders = {path.name for path in configs.iterdir() if path.is_dir()}
+    return {group: kinds.get(group) for group in sorted((folders | set(kinds)) & sections)}
+
+
+def _on(topic: str, sections: Mapping[str, Sequence[Key]], groups: Mapping[str, Sequence[str]]) -> list[str]:
+    there = [one for some in sections.values() for one in some]
+    found = [one for one in there if one.path == topic or one.path.startswith(f"{topic}.")] or sections.get(topic)
+    if not found and topic not in groups:
+        known = [*sections, *groups, *(one.path for one in there)]
+        raise InputError(f"--help {topic}: there is no such section or key{suggest(topic, known)}.")
+    chosen = [f"{topic}={'|'.join(groups[topic])}", ""] if topic in groups else []
+    return [*chosen, *(listed(found) if found else []), ""]

@@ -6,21 +6,38 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from morenas.base.errors import InputError, RunError
+from morenas.base.registry import registry
+from morenas.finetune.settings import TrainingSettings
 from morenas.run.directory import RunDirectory
+from morenas.run.launch import Command
 from morenas.run.needs import check_sources
-from morenas.run.schema import Compare, Init, SearchRunConfig, Sharing, Source, Start
+from morenas.run.sections import chosen, fill
+from morenas.search.config import SearchRunConfig
+from morenas.search.requests import BudgetSettings, SpaceSettings
+from morenas.search.settings import SearchSettings
 
 if TYPE_CHECKING:
     from morenas.run.session import Session
-    from morenas.search.engine import SearchOutcome, SearchSettings
+    from morenas.search.engine import SearchOutcome
     from morenas.space import Architecture, Budget, SearchSpace
 
 Factors = dict[str, Any]
+
+ABOUT = """\
+Find an adapter architecture under a parameter budget, fine-tune it, measure it.
+
+    python -m morenas.search +task=demo                    a demo of minutes, no download
+    python -m morenas.search +task=glue/rte                roberta-base and GLUE from the hub
+    python -m morenas.search +task=glue/rte task.data_dir=<folder> model.name_or_path=<folder>
+    python -m morenas.search -m +task=glue/rte,glue/mrpc seed=0,1,2
+    python -m morenas.search resume=<run directory>"""
 
 
 def execute(config: SearchRunConfig, directory: RunDirectory) -> float:
     """Run the phases: search, final fine-tune, comparison; return the main metric on the select split."""
     check_comparison(config)
+    fill(TrainingSettings, config.training)
+    search_settings(config, final_steps=1)  # what is wrong whatever the steps is refused now
     check_sources(config)
     from morenas.run.publish import publish
     from morenas.run.session import session
@@ -32,6 +49,9 @@ def execute(config: SearchRunConfig, directory: RunDirectory) -> float:
         if compares_with_lora(config) and architecture.modules:  # no LoRA has no parameters
             rows.append(finetune_lora(run, config, architecture))
         return publish(run, "search", rows, dict(architecture.budget))
+
+
+COMMAND = Command("search", ABOUT, SearchRunConfig, execute)
 
 
 def check_comparison(config: SearchRunConfig) -> None:
@@ -47,8 +67,7 @@ def check_comparison(config: SearchRunConfig) -> None:
 
 def compares_with_lora(config: SearchRunConfig) -> bool:
     """Whether a LoRA of equal parameters is fine-tuned too."""
-    automatic = config.compare is Compare.auto and config.task.source is Source.demo
-    return automatic or config.compare is Compare.lora
+    return config.compare == "lora" or (config.compare == "auto" and config.task.source == "demo")
 
 
 def budget_words(config: SearchRunConfig) -> str:
@@ -60,20 +79,13 @@ def budget_words(config: SearchRunConfig) -> str:
 def search(run: Session, config: SearchRunConfig) -> tuple[Architecture, Factors, Factors]:
     """Search, or take up what a search in this run directory found; architecture, factors and head to start from."""
     from morenas.base.tensors import load_tensors, save_tensors
-    from morenas.space import Architecture, Budget, build_space
+    from morenas.space import Architecture
 
     inherited = run.directory.checkpoints / "inherited.safetensors"
     if not (run.directory.architecture.exists() and inherited.exists()):
-        space = build_space(
-            run.targets(config.space.target_modules, config.space.exclude_modules),
-            config.space.nblocks,
-            config.space.ranks,
-            config.space.granularity.value,
-            config.space.pad,
-        )
-        budget = Budget.resolve(
-            space, run.model_parameters, config.budget.params, config.budget.fraction, config.budget.lora_rank
-        )
+        modules = run.targets(config.space.target_modules, config.space.exclude_modules)
+        space = fill(SpaceSettings, config.space).build(modules)
+        budget = fill(BudgetSettings, config.budget).resolve(space, run.model_parameters)
         outcome = run_search(run, config, space, budget)
         save_tensors(inherited, pack(outcome))
         write_trajectory(run, space, outcome)
@@ -114,39 +126,29 @@ def run_search(run: Session, config: SearchRunConfig, space: SearchSpace, budget
 
 
 def search_settings(config: SearchRunConfig, final_steps: int) -> SearchSettings:
-    """The search section of a config as ``search_architecture`` takes it."""
-    from morenas.search.engine import SearchSettings
+    """How to search.
 
+    Args:
+        final_steps: Optimizer steps of the final fine-tune.
+    Raises:
+        InputError: If a value is out of range, or a setting would do nothing.
+    """
     given, training = config.search, config.training
     if not 0 < given.steps_fraction < math.inf:
         raise InputError(f"search.steps_fraction={given.steps_fraction}: must be above 0, and finite.")
     steps = given.steps if given.steps is not None else max(10, round(given.steps_fraction * final_steps))
-    return SearchSettings(
+    return fill(
+        SearchSettings,
+        given,
+        config.relaxation,
+        training,
         steps=steps,
         warmup=warmup_steps(config, steps),
-        start=given.start.value,
-        every=given.every,
         learning_rate=training.learning_rate if given.learning_rate is None else given.learning_rate,
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
         ramp=training.warmup_ratio,
-        arch_learning_rate=given.arch_learning_rate,
-        gradient_accumulation=training.gradient_accumulation,
-        relaxation=config.relaxation.name.value,
-        sharing=config.relaxation.sharing.value,
-        temperature_start=config.relaxation.temperature_start,
-        temperature_end=config.relaxation.temperature_end,
-        hypergradient=config.hypergradient.name.value,
-        selection=config.selection.name.value,
-        measurements=given.measurements,
-        playoff=given.playoff,
-        playoff_steps=given.playoff_steps,
-        stop=given.stop.value,
-        stop_entropy=given.stop_entropy,
-        stop_curvature=given.stop_curvature,
-        stop_every=given.stop_every,
-        checkpoint_every=given.checkpoint_every,
-        bf16=training.bf16,
+        relaxation=chosen(config.relaxation),
+        hypergradient=chosen(config.hypergradient),
+        selection=chosen(config.selection),
         seed=config.seed,
     )
 
@@ -157,24 +159,25 @@ def warmup_steps(config: SearchRunConfig, steps: int) -> int:
     Raises:
         InputError: If the fraction is out of range, or block counts that share factors are to start from a spectrum.
     """
-    if config.search.start is Start.spectral:
-        if config.relaxation.sharing is Sharing.full:
+    given, start = config.search.warmup, config.search.start
+    if registry("start").get(start).open_warmup:
+        if config.relaxation.sharing == "full":
             raise InputError(
-                "relaxation.sharing=full with search.start=spectral: every block count takes its own factors from what "
+                f"relaxation.sharing=full with search.start={start}: every block count takes its own factors from what "
                 "the warm-up learns. Use relaxation.sharing=per_nblocks, or search.start=level."
             )
-        share = 1.0 if config.search.warmup is None else config.search.warmup
+        share = 1.0 if given is None else given
         if not 0 < share <= 1:
             raise InputError(
-                f"search.warmup={share}: with search.start=spectral a fraction of the search's steps above 0 and at "
+                f"search.warmup={share}: with search.start={start} a fraction of the search's steps above 0 and at "
                 "most 1; 1, or null, takes no architecture step. search.start=level may go without a warm-up."
             )
         return max(1, min(round(share * steps), steps))
-    share = 0.2 if config.search.warmup is None else config.search.warmup
+    share = 0.2 if given is None else given
     if not 0 <= share < 1:
         raise InputError(
-            f"search.warmup={share}: with search.start=level a fraction of the search's steps, at least 0 and below 1; "
-            "else no architecture step would be taken."
+            f"search.warmup={share}: with search.start={start} a fraction of the search's steps, at least 0 and below "
+            "1; else no architecture step would be taken."
         )
     # Adapters start as zero and give the logits no gradient before the weights' first step.
     return max(1, min(round(share * steps), steps - 1))
@@ -242,9 +245,9 @@ def finetune_found(
     if not targets:
         run.observer.message("The search chose no adapter for any module: the head alone is trained, from its start.")
         return fit(run, Head(), targets, "finetune", run.directory.adapter)
-    inherit = config.training.init is Init.inherit
+    inherit = config.training.init == "inherit"
     method = More().with_architecture(architecture, factors if inherit else {}, head if inherit else {})
-    return fit(run, method, targets, "finetune", run.directory.adapter, details={"init": config.training.init.value})
+    return fit(run, method, targets, "finetune", run.directory.adapter, details={"init": config.training.init})
 
 
 def finetune_lora(run: Session, config: SearchRunConfig, architecture: Architecture) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from morenas import search_architecture
 from morenas.bilevel import HYPERGRADIENTS
 from morenas.models import target_linears
 from morenas.models.load import find_head
-from morenas.run.schema import HypergradientName
 from morenas.search.engine import SearchOutcome, SearchSettings
 from morenas.space import build_space
 
@@ -66,10 +65,6 @@ class Search:
             checkpoint=checkpoint,
             observer=observer or Recorder(),
         )
-
-
-def test_schema_and_library_name_the_same_hypergradients() -> None:
-    assert [name.value for name in HypergradientName] == list(HYPERGRADIENTS)
 
 
 @pytest.mark.parametrize("relaxation", ["softmax", "gumbel"])

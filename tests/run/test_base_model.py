@@ -18,7 +18,8 @@ from morenas.finetune.methods import Lora, Method, More
 from morenas.models import Pretrained, target_linears
 from morenas.run import base_model
 from morenas.run.base_model import BaseModel
-from morenas.run.schema import ModelConfig, SearchRunConfig, TaskConfig
+from morenas.run.config import Model
+from morenas.search.config import SearchRunConfig
 from morenas.space import Architecture, ModuleShape, build_space
 from morenas.supernet.prepare import prepared
 from morenas.tasks.load import Task, load_task
@@ -32,7 +33,7 @@ def task(records: Path) -> Task:
 
 
 def base(llama: Path, task: Task) -> BaseModel:
-    return BaseModel(SearchRunConfig(task=TaskConfig(), model=ModelConfig(name_or_path=str(llama))), task, "cpu")
+    return BaseModel(SearchRunConfig(model=Model(name_or_path=str(llama))), task, "cpu")
 
 
 def places(model: nn.Module) -> dict[str, int]:

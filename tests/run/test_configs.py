@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from dataclasses import replace
-from enum import Enum
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
+from tiny_runs import composed
 
 from morenas.base.errors import InputError
-from morenas.base.kinds import KINDS
-from morenas.base.registry import registry
-from morenas.run.composing import config_directory, register_schemas, to_config
+from morenas.run.composing import config_directory
 from morenas.run.needs import task_spec
-from morenas.run.schema import (
-    Answer,
-    FinetuneRunConfig,
-    Kind,
-    Prompt,
-    RelaxationName,
-    SearchRunConfig,
-    SelectionName,
-    Start,
-    Stop,
-)
-from morenas.run.usage import choices
+from morenas.run.plugins import choices
+from morenas.search.config import SearchRunConfig
 from morenas.search.phase import search_settings
 from morenas.tasks.metrics import check_metrics
-from morenas.tasks.spec import ANSWERS, PROMPTS
 
 CONFIGS = Path(config_directory())
 FILES = sorted(path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.rglob("*.yaml"))
@@ -45,14 +29,6 @@ REQUIRED = {
     "model/local": ["model.name_or_path=folder"],
     "budget/custom": ["budget.params=1000"],
 }
-
-
-def composed(command: str, words: list[str]) -> object:
-    register_schemas()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
-        config = compose(config_name=command, overrides=words)
-    return to_config(config, {"search": SearchRunConfig, "finetune": FinetuneRunConfig}[command])
 
 
 @pytest.mark.parametrize("command", ["search", "finetune"])
@@ -71,7 +47,7 @@ def test_every_choice_composes(choice: Path, command: str) -> None:
 
 @pytest.mark.parametrize("base", BASES, ids=str)
 def test_what_tasks_share_is_no_task_itself(base: Path) -> None:
-    assert not {name for name in choices(CONFIGS / "task") if "_base" in name}
+    assert not {name for name in choices("task", CONFIGS, None) if "_base" in name}
     with pytest.raises(InputError, match="No task was chosen"):
         composed("search", [f"+task={base.relative_to('task')}"])
 
@@ -210,19 +186,3 @@ def test_by_default_a_search_takes_two_thirds_of_the_final_steps_and_all_are_war
     settings = search_settings(config, final_steps=200)
     assert (settings.steps, settings.warmup, settings.start) == (130, 130, "spectral")
     assert (settings.sharing, settings.selection, settings.measurements) == ("per_nblocks", "surrogate", None)
-
-
-@pytest.mark.parametrize(
-    ("typed", "known"),
-    [
-        (Kind, KINDS),
-        (Answer, ANSWERS),
-        (Prompt, PROMPTS),
-        (Start, registry("start").names()),
-        (Stop, registry("guard").names()),
-        (RelaxationName, registry("relaxation").names()),
-        (SelectionName, registry("selection").names()),
-    ],
-)
-def test_schema_and_library_name_the_same(typed: type[Enum], known: Collection[str]) -> None:
-    assert {name.value for name in typed} == set(known)

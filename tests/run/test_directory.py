@@ -8,10 +8,11 @@ import pytest
 from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words
 
 from morenas.base.errors import InputError
+from morenas.finetune.config import FinetuneRunConfig
+from morenas.run.config import Task
 from morenas.run.directory import FOLDERS, RunDirectory
-from morenas.run.schema import FinetuneRunConfig, TaskConfig
 
-CONFIG = FinetuneRunConfig(task=TaskConfig(name="t", text_columns=["text"], metrics=["accuracy"]))
+CONFIG = FinetuneRunConfig(task=Task(name="t", text_columns=["text"], metrics=["accuracy"]))
 CONFIG.model.name_or_path = "demo"
 
 

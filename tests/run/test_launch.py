@@ -127,9 +127,9 @@ def test_a_failed_job_of_a_sweep_lets_its_siblings_run(
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
-        (KeyboardInterrupt(), 1, "Interrupted. Go on with: python -m morenas.search resume="),
+        (KeyboardInterrupt(), 1, "morenas: interrupted; go on with: python -m morenas.search resume="),
         (RunError("nothing moved"), 1, "morenas: failed: nothing moved"),
-        (OSError("disk full"), None, "Once mended, go on with: python -m morenas.search resume="),
+        (OSError("disk full"), None, "once what follows is mended, go on with: python -m morenas.search resume="),
     ],
     ids=repr,
 )

@@ -10,22 +10,24 @@ import pytest
 import wandb
 from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words
 
+from morenas.run.config import Model, Task
 from morenas.run.publish import summary
-from morenas.run.schema import BudgetConfig, ModelConfig, SearchRunConfig, TaskConfig
 from morenas.run.session import run_name
+from morenas.search.config import SearchRunConfig
 from morenas.search.phase import budget_words
+from morenas.search.requests import BudgetSettings
 
 
 @pytest.mark.parametrize(
     ("budget", "name"),
     [
-        (BudgetConfig(lora_rank=32, fraction=0.05), "glue-rte-roberta-base-lora32-x0.05-seed3"),
-        (BudgetConfig(params=5000), "glue-rte-roberta-base-params5000-seed3"),
-        (BudgetConfig(fraction=0.01), "glue-rte-roberta-base-x0.01-seed3"),
+        (BudgetSettings(lora_rank=32, fraction=0.05), "glue-rte-roberta-base-lora32-x0.05-seed3"),
+        (BudgetSettings(params=5000), "glue-rte-roberta-base-params5000-seed3"),
+        (BudgetSettings(fraction=0.01), "glue-rte-roberta-base-x0.01-seed3"),
     ],
 )
-def test_a_runs_name_says_task_model_budget_and_seed(budget: BudgetConfig, name: str) -> None:
-    task, model = TaskConfig(name="glue/rte"), ModelConfig(name_or_path="FacebookAI/roberta-base")
+def test_a_runs_name_says_task_model_budget_and_seed(budget: BudgetSettings, name: str) -> None:
+    task, model = Task(name="glue/rte"), Model(name_or_path="FacebookAI/roberta-base")
     config = SearchRunConfig(seed=3, task=task, model=model, budget=budget)
     assert run_name(config, budget_words(config)) == name
 

@@ -8,14 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from scipy import stats
 from sklearn import metrics as scores
+from tiny_runs import composed
 
-from morenas.run.composing import config_directory, register_schemas, to_config
 from morenas.run.needs import task_spec
-from morenas.run.schema import SearchRunConfig
 from morenas.tasks.load import Task, load_task
 from morenas.tasks.metrics import compute_metrics
 from morenas.tasks.spec import TaskSpec
@@ -56,13 +53,8 @@ SIZES = {"cola": (8551, 1043), "mrpc": (3668, 408), "rte": (2490, 277), "stsb": 
 
 
 def glue(name: str, folder: Path | None = None) -> TaskSpec:
-    register_schemas()
-    GlobalHydra.instance().clear()
     words = [f"+task=glue/{name}"] + ([f"task.data_dir={folder}"] if folder else [])
-    with initialize_config_dir(config_dir=str(config_directory()), version_base="1.3"):
-        spec = task_spec(to_config(compose(config_name="search", overrides=words), SearchRunConfig))
-    assert isinstance(spec, TaskSpec)
-    return spec
+    return task_spec(composed("search", words))
 
 
 def write(folder: Path, spec: TaskSpec, files: dict[str, int]) -> None:

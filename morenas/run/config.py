@@ -1,0 +1,93 @@
+"""What every run is told on the command line, whatever its stages: a key a field, each with what it means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from morenas.base.settings import door
+from morenas.models.weights import FrozenWeights
+from morenas.run.sections import section
+from morenas.tasks.spec import TaskSpec
+from morenas.tracking.wandb import WandbTracker
+
+
+@dataclass
+class ModelKeys:
+    """The pretrained model.
+
+    Attributes:
+        name_or_path: Name on the Hugging Face hub, a local folder, or "demo".
+        attn_implementation: How attention is computed: "eager", "sdpa" and others of transformers; None for its own
+            choice.
+    """
+
+    name_or_path: str = MISSING
+    attn_implementation: str | None = None
+
+
+@dataclass
+class TargetKeys:
+    """The linear layers that adapters may go to.
+
+    Attributes:
+        target_modules: "all-linear", "auto" (PEFT's choice for the type of model), a list of names, or a regular
+            expression.
+        exclude_modules: Of those, the ones that get none: a list of names, or a regular expression.
+    """
+
+    target_modules: Any = "all-linear"
+    exclude_modules: Any = None
+
+
+@dataclass
+class TrainingKeys:
+    """What decides about training beside the settings of the stage that trains.
+
+    Attributes:
+        gradient_checkpointing: Compute activations anew in the backward pass: less memory, a third slower.
+    """
+
+    gradient_checkpointing: bool = False
+
+
+Task = section(TaskSpec)
+Model = section(FrozenWeights, keys=ModelKeys)
+Wandb = section(WandbTracker)
+
+
+@dataclass
+class TrackingConfig:
+    """Where metrics go beside the run directory; settings of what is chosen stand beside its name.
+
+    Attributes:
+        name: What metrics go to beside the run directory's own files; "local" for nothing.
+    """
+
+    name: str = door("tracker", "wandb")
+    wandb: Any = field(default_factory=Wandb)  # the settings of W&B, whatever is chosen
+
+
+@dataclass
+class RunConfig:
+    """What a search and a fine-tune share.
+
+    Attributes:
+        seed: Of every random draw: splits, batches, starts.
+        device: What to compute on: cpu, cuda, cuda:<number>, mps, or auto: the first GPU, then mps, then the CPU.
+        threads: CPU threads; None for torch's choice.
+        plugins: Modules to import first, which register objects of your own.
+        resume: Run directory to go on with; takes no other argument.
+    """
+
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    plugins: list[str] = field(default_factory=list)
+    task: Any = field(default_factory=Task)
+    model: Any = field(default_factory=Model)
+    training: Any = field(default_factory=TrainingKeys)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    resume: str | None = None

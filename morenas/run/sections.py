@@ -1,0 +1,145 @@
+"""Sections of the command line, made of the dataclasses that the library takes.
+
+A setting is declared once, in the library: its type, its default, the names that it may take, what it means. A section
+takes it from there (``section``), and what the user set goes back into the library's dataclass (``fill``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, Field, field, fields, make_dataclass
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import omegaconf
+
+from morenas.base.registry import registry
+from morenas.base.settings import meanings
+
+T = TypeVar("T")
+
+OWN = "own"
+"""In the metadata of a setting that belongs to what its section chooses by name, such as ``relaxation.power``."""
+FREE = "free"
+"""In the metadata of a key that takes a mapping of names of the user's own, such as ``task.mix``."""
+SCALARS = (bool, int, float, str)
+
+
+def section(
+    library: type[Any],
+    only: Collection[str] | None = None,
+    leave: Collection[str] = (),
+    keys: type[Any] | None = None,
+    own: bool = False,
+) -> type[Any]:
+    """A section with the fields of a dataclass of the library: same types, defaults, names and meanings.
+
+    A field that takes no plain value, but an object, is for Python alone and left out.
+
+    Args:
+        library: The dataclass.
+        only: Fields to take; None for all.
+        leave: Fields not to take.
+        keys: A dataclass of the keys that only the command line has; it becomes the section's base.
+        own: The fields are settings of what the section chooses by name.
+    """
+    types = _plain_types(library)
+    wanted = set(types if only is None else only) - set(leave)
+    taken = [one for one in fields(library) if one.init and one.name in wanted & set(types)]
+    hints = get_type_hints(library)
+    made = [(one.name, types[one.name], _copy(one, {OWN: own, FREE: _is_mapping(hints[one.name])})) for one in taken]
+    bases = () if keys is None else (keys,)
+    doc = _documentation({one.name: meanings(library).get(one.name, "") for one in taken})
+    return make_dataclass(library.__name__, made, bases=bases, namespace={"__doc__": doc}, kw_only=True)
+
+
+def choice(library: type[Any], name: str) -> type[Any]:
+    """A section with one key, ``name``: that of a registered object, which a field of the library takes."""
+    (declared,) = (one for one in fields(library) if one.name == name)
+    doc = _documentation({"name": meanings(library)[name]})
+    return make_dataclass(name, [("name", str, _copy(declared, {}))], namespace={"__doc__": doc})
+
+
+def door_of(made: type[Any]) -> str | None:
+    """The kind of object that a section chooses by its key ``name``; None for a section that chooses none."""
+    declared = next((one for one in fields(made) if one.name == "name"), None)
+    return None if declared is None else declared.metadata.get("door")
+
+
+def fill(library: type[T], *sections: Any, **values: Any) -> T:
+    """Make a dataclass of the library from what the user set.
+
+    Args:
+        sections: Looked into for each field by its name; the first that has it decides. What none has keeps its
+            default.
+        values: Fields whose values are worked out, whatever the sections say.
+    Raises:
+        InputError: If the library refuses a value.
+    """
+    found, types = dict(values), _plain_types(library)
+    for declared in fields(library):  # type: ignore[arg-type]
+        holder = next((one for one in sections if hasattr(one, declared.name)), None)
+        if declared.init and declared.name not in found and holder is not None:
+            found[declared.name] = _settle(getattr(holder, declared.name), types.get(declared.name))
+    return library(**found)
+
+
+def own_settings(made: Any) -> dict[str, Any]:
+    """The settings, of what a section chooses by name, that were set."""
+    return {one.name: _settle(getattr(made, one.name), one.type) for one in fields(made) if one.metadata.get(OWN)}
+
+
+def chosen(made: Any) -> Any:
+    """What a section chooses: a name, or, where settings of its own were set, the object made with them.
+
+    Raises:
+        InputError: If there is no such object, or it refuses a setting.
+    """
+    own = own_settings(made)
+    return registry(door_of(type(made)) or "").build(made.name, **own) if own else made.name
+
+
+def _plain_types(library: type[Any]) -> dict[str, Any]:
+    """The type of every field that a command line can set, as OmegaConf takes it."""
+    hints = get_type_hints(library)
+    doors = {one.name: str for one in fields(library) if "door" in one.metadata}
+    found = {one.name: _plain(hints[one.name]) for one in fields(library)}
+    return {name: kind for name, kind in {**found, **doors}.items() if kind is not None}
+
+
+def _plain(hint: Any) -> Any:
+    """A type as OmegaConf takes it; None where a command line cannot set it."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any or hint in SCALARS:
+        return hint
+    if origin in (Union, UnionType):
+        plain = [_plain(one) for one in inner if one is not NoneType]
+        return None if len(plain) != 1 or plain[0] is None else Any if plain[0] is Any else plain[0] | None
+    if origin in (list, tuple):
+        return hint if _plain(inner[0]) is not None else None
+    # OmegaConf neither adds keys to a typed mapping nor merges one into null.
+    return Any if _is_mapping(hint) else None
+
+
+def _is_mapping(hint: Any) -> bool:
+    return any(isinstance(one, type) and issubclass(one, Mapping) for one in map(get_origin, (hint, *get_args(hint))))
+
+
+def _copy(declared: Field[Any], metadata: Mapping[str, Any]) -> Any:
+    metadata = {**declared.metadata, **metadata}
+    if declared.default_factory is not MISSING:
+        return field(default_factory=declared.default_factory, metadata=metadata)
+    default = omegaconf.MISSING if declared.default is MISSING else declared.default
+    return field(default=default, metadata=metadata)
+
+
+def _documentation(means: Mapping[str, str]) -> str:
+    """A docstring from which ``meanings`` reads what fields mean, as it does for the keys in the section's base."""
+    entries = (f"    {name}: {meaning}" for name, meaning in means.items())
+    return "\n".join(["A section of the command line.", "", "Attributes:", *entries])
+
+
+def _settle(value: Any, kind: Any) -> Any:
+    """OmegaConf gives lists; the library has tuples where nothing may change."""
+    inner = next((one for one in (kind, *get_args(kind)) if get_origin(one) is tuple), None)
+    return tuple(value) if inner is not None and isinstance(value, list) else value

@@ -1,0 +1,74 @@
+"""What ``python -m morenas.search`` is told on the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from morenas.base.settings import one_of
+from morenas.finetune.config import Training
+from morenas.run.config import RunConfig, TargetKeys
+from morenas.run.sections import choice, section
+from morenas.search.requests import BudgetSettings, SpaceSettings
+from morenas.search.settings import SearchSettings
+
+RELAXATION = ("sharing", "temperature_start", "temperature_end")
+TRAINING = ("weight_decay", "max_grad_norm", "ramp", "gradient_accumulation", "bf16")
+"""What a search has in common with the final fine-tune; the section ``training`` says it for both."""
+CHOSEN = ("relaxation", "hypergradient", "selection")
+"""What has a section of its own, so that it can have settings of its own."""
+
+
+@dataclass
+class SearchKeys:
+    """A search; what is left to null follows from the final fine-tune.
+
+    Attributes:
+        steps: Weight steps; None for ``steps_fraction`` of the final fine-tune's.
+        steps_fraction: Weight steps as a fraction of the final fine-tune's optimizer steps.
+        warmup: Fraction of the weight steps before the first architecture step; None for 1, where the start is level
+            for 0.2.
+        learning_rate: Of the weights, at its peak; None for training.learning_rate.
+    """
+
+    steps: int | None = None
+    steps_fraction: float = 0.65
+    warmup: float | None = None
+    learning_rate: float | None = None
+
+
+@dataclass
+class ComparisonConfig:
+    """The LoRA that is compared.
+
+    Attributes:
+        learning_rate: Its learning rate; None for training.learning_rate.
+        alpha: Its alpha; None for twice its rank.
+    """
+
+    learning_rate: float | None = None
+    alpha: float | None = None
+
+
+ELSEWHERE = (*RELAXATION, *TRAINING, *CHOSEN, "steps", "warmup", "learning_rate", "seed")
+Search = section(SearchSettings, leave=ELSEWHERE, keys=SearchKeys)
+Relaxation = section(SearchSettings, only=RELAXATION, keys=choice(SearchSettings, "relaxation"))
+
+
+@dataclass
+class SearchRunConfig(RunConfig):
+    """A search, the final fine-tune of what it finds, and a comparison.
+
+    Attributes:
+        compare: Fine-tune this beside what was found, at equal parameters: "lora", "none", or "auto": LoRA in the demo.
+    """
+
+    space: Any = field(default_factory=section(SpaceSettings, keys=TargetKeys))
+    budget: Any = field(default_factory=section(BudgetSettings))
+    relaxation: Any = field(default_factory=Relaxation)
+    hypergradient: Any = field(default_factory=choice(SearchSettings, "hypergradient"))
+    selection: Any = field(default_factory=choice(SearchSettings, "selection"))
+    search: Any = field(default_factory=Search)
+    training: Any = field(default_factory=Training)
+    compare: str = one_of(("auto", "none", "lora"), "auto")
+    comparison: ComparisonConfig = field(default_factory=ComparisonConfig)
