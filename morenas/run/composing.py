@@ -20,7 +20,7 @@ from morenas.base.settings import check_names
 from morenas.run.config import RunConfig
 from morenas.run.hydra_errors import explain, no_such_key
 from morenas.run.plugins import load
-from morenas.run.sections import FREE, door_of, section
+from morenas.run.sections import door_of, section
 
 Schema = type[RunConfig]
 
@@ -131,6 +131,12 @@ def declared(node: DictConfig, prefix: str = "") -> dict[str, tuple[type[Any], F
     return found
 
 
+def leaves(keys: Collection[str]) -> list[str]:
+    """The keys that no other key stands below."""
+    sections = {key.rpartition(".")[0] for key in keys}
+    return [key for key in keys if key not in sections]
+
+
 def known_keys(schema: Schema) -> list[str]:
     """Every key of a schema, but those that depend on what is chosen by name."""
     return sorted(declared(OmegaConf.structured(schema)))
@@ -138,9 +144,9 @@ def known_keys(schema: Schema) -> list[str]:
 
 def _check_keys(composed: DictConfig, typed: DictConfig, choices: Mapping[str, str]) -> None:
     there = declared(typed)
-    free = [f"{key}." for key, (_, field) in there.items() if field.metadata.get(FREE)]
+    free = tuple(f"{key}." for key in leaves(there) if there[key][1].type is Any)
     for key in _keys(composed):
-        if key in there or key.startswith(tuple(free)):
+        if key in there or key.startswith(free):  # under a key that takes anything stand names of the user's own
             continue
         section = key.partition(".")[0]
         raise InputError(no_such_key(key, there, f"{section}={composed[section].name}" if section in choices else ""))

@@ -20,8 +20,6 @@ T = TypeVar("T")
 
 OWN = "own"
 """In the metadata of a setting that belongs to what its section chooses by name, such as ``relaxation.power``."""
-FREE = "free"
-"""In the metadata of a key that takes a mapping of names of the user's own, such as ``task.mix``."""
 SCALARS = (bool, int, float, str)
 
 
@@ -46,8 +44,7 @@ def section(
     types = _plain_types(library)
     wanted = set(types if only is None else only) - set(leave)
     taken = [one for one in fields(library) if one.init and one.name in wanted & set(types)]
-    hints = get_type_hints(library)
-    made = [(one.name, types[one.name], _copy(one, {OWN: own, FREE: _is_mapping(hints[one.name])})) for one in taken]
+    made = [(one.name, types[one.name], _copy(one, {OWN: own})) for one in taken]
     bases = () if keys is None else (keys,)
     doc = _documentation({one.name: meanings(library).get(one.name, "") for one in taken})
     return make_dataclass(library.__name__, made, bases=bases, namespace={"__doc__": doc}, kw_only=True)
@@ -102,9 +99,13 @@ def chosen(made: Any) -> Any:
 def _plain_types(library: type[Any]) -> dict[str, Any]:
     """The type of every field that a command line can set, as OmegaConf takes it."""
     hints = get_type_hints(library)
-    doors = {one.name: str for one in fields(library) if "door" in one.metadata}
+    doors = {one.name: _name_type(one) for one in fields(library) if "door" in one.metadata}
     found = {one.name: _plain(hints[one.name]) for one in fields(library)}
     return {name: kind for name, kind in {**found, **doors}.items() if kind is not None}
+
+
+def _name_type(declared: Field[Any]) -> Any:
+    return str | None if declared.default is None else str
 
 
 def _plain(hint: Any) -> Any:
@@ -118,11 +119,7 @@ def _plain(hint: Any) -> Any:
     if origin in (list, tuple):
         return hint if _plain(inner[0]) is not None else None
     # OmegaConf neither adds keys to a typed mapping nor merges one into null.
-    return Any if _is_mapping(hint) else None
-
-
-def _is_mapping(hint: Any) -> bool:
-    return any(isinstance(one, type) and issubclass(one, Mapping) for one in map(get_origin, (hint, *get_args(hint))))
+    return Any if isinstance(origin, type) and issubclass(origin, Mapping) else None
 
 
 def _copy(declared: Field[Any], metadata: Mapping[str, Any]) -> Any:

@@ -11,7 +11,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from morenas.base.errors import InputError, suggest
 from morenas.base.registry import registry
-from morenas.run.composing import Schema, compose_words, declared, sections_with_a_choice, typed_node, untyped
+from morenas.run.composing import Schema, compose_words, declared, leaves, sections_with_a_choice, typed_node, untyped
 from morenas.run.listing import WIDTH, Key, key, listed
 from morenas.run.plugins import choices
 
@@ -60,8 +60,7 @@ def keys(composed: DictConfig, schema: Schema, topics: Collection[str]) -> list[
     typed = typed_node(composed, schema, loaded)
     values = OmegaConf.merge(typed, composed)
     there = declared(typed)
-    leaves = [path for path in there if not any(other.startswith(f"{path}.") for other in there)]
-    return [key(path, _plain(values, path), *there[path]) for path in leaves]
+    return [key(path, _plain(values, path), *there[path]) for path in leaves(there)]
 
 
 def _plain(values: Any, path: str) -> Any:

@@ -16,7 +16,7 @@ from morenas.finetune.config import Training
 from morenas.finetune.settings import TrainingSettings
 from morenas.models.weights import FrozenWeights
 from morenas.run.config import Model, Task
-from morenas.run.sections import FREE, choice, chosen, door_of, fill, own_settings, section
+from morenas.run.sections import choice, chosen, door_of, fill, own_settings, section
 from morenas.search.config import ELSEWHERE, RELAXATION, TRAINING, Relaxation, Search, SearchRunConfig
 from morenas.search.requests import BudgetSettings, SpaceSettings
 from morenas.search.settings import SearchSettings
@@ -33,6 +33,7 @@ class Library:
         shade: One of two.
         parts: Of the user's own names.
         relaxation: By name.
+        render: By name, or none.
         call: For Python alone.
     """
 
@@ -41,6 +42,7 @@ class Library:
     shade: str = one_of(("red", "blue"), "red")
     parts: Mapping[str, str] | None = None
     relaxation: Any = door("relaxation", "gumbel")
+    render: Any = door("render", None)
     call: Callable[[], int] = int
     words: list[str] = field(default_factory=lambda: ["a"])
 
@@ -59,9 +61,9 @@ class Keys:
 def test_a_section_has_types_defaults_names_and_meanings_of_the_library() -> None:
     made = section(Library, leave=["words"], keys=Keys)
     there = {one.name: one for one in fields(made)}
-    assert list(there) == ["share", "name", "sizes", "shade", "parts", "relaxation"]
+    assert list(there) == ["share", "name", "sizes", "shade", "parts", "relaxation", "render"]
     assert names_of(there["shade"]) == ("red", "blue") and "gumbel" in names_of(there["relaxation"])
-    assert there["parts"].metadata[FREE] and not there["name"].metadata[FREE]
+    assert there["parts"].type is Any and there["render"].type == str | None
     means = {**meanings(Library), "share": "On the command line alone."}
     assert meanings(made) == {name: means[name] for name in there}
     typed = OmegaConf.structured(made)
