@@ -15,7 +15,6 @@ from hydra._internal.hydra import Hydra
 from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words
 
 from morenas.base.errors import RunError
-from morenas.tasks.load import Task
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,7 +95,10 @@ def test_a_sweep_runs_every_job_shares_a_group_and_returns_what_a_sweeper_maximi
 
     monkeypatch.setattr(Hydra, "multirun", told)
     # Metrics that differ from run to run and from split to split.
-    monkeypatch.setattr(Task, "metrics", lambda task, logits, _: dict.fromkeys(task.spec.metrics, float(logits.mean())))
+    monkeypatch.setattr(
+        "morenas.finetune.stage.compute_metrics",
+        lambda names, kind, logits, labels: dict.fromkeys(names, float(logits.mean())),
+    )
     unwanted = ("space.ranks", "+task", "task.data_dir", "task.text_columns")
     words = [word for word in task_words(tmp_path, tiny_model) + SEARCH_WORDS if not word.startswith(unwanted)]
     words += [f"task.data_dir={tmp_path}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
