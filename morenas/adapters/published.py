@@ -16,10 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from morenas.base.errors import InputError
-from morenas.monarch import block_sizes
+from morenas.monarch import Factors, block_sizes
 
 FIRST, SECOND = "blkdiag1", "blkdiag2"
-Factors = tuple[Tensor, Tensor]
 
 
 def from_published(

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from morenas.base.seeds import derive
-from morenas.benchmark.cohort_layers import Blocks, CohortHead, CohortLinear
+from morenas.benchmark.cohort_layers import CohortHead, CohortLinear
 from morenas.benchmark.problem import Batches, Shapes
 from morenas.bilevel.loop import ramp_and_cosine
-from morenas.monarch import block_sizes, init_first_
+from morenas.monarch import Factors, block_sizes, init_first_
 from morenas.space.candidates import Choice
 
 RAMP = 0.06  # share of the steps over which the learning rate rises
@@ -45,7 +45,7 @@ class Cohort:
         members: Sequence[Shapes],
         head: Sequence[str] = (),
         seed: int = 0,
-        starts: Sequence[Mapping[str, Blocks] | None] | None = None,
+        starts: Sequence[Mapping[str, Factors] | None] | None = None,
     ) -> None:
         """Put the members' adapters and heads into ``model``.
 
@@ -55,7 +55,7 @@ class Cohort:
             members: An architecture each: module name to choice, modules without an adapter absent or of rank 0.
             head: Modules that every member trains whole, from the model's own.
             seed: Decides the start of every member's adapters, whatever the other members are.
-            starts: Blocks, by member and module, to start from instead; None for a member without.
+            starts: Factors, by member and module, to start from instead; None for a member without.
         Raises:
             ValueError: If a head has parameters outside of linear layers.
         """
@@ -97,7 +97,7 @@ class Cohort:
         """The batch once for every member."""
         return {key: value.repeat(self.size, *[1] * (value.ndim - 1)) for key, value in batch.items()}
 
-    def factors(self, member: int) -> dict[str, Blocks]:
+    def factors(self, member: int) -> dict[str, Factors]:
         """A member's blocks by module, under the cyclic link, as ``Supernet.factors`` gives them."""
         blocks = {name: layer.factors(member) for name, layer in self._adapted.items()}
         return {name: pair for name, pair in blocks.items() if pair is not None}
@@ -173,8 +173,8 @@ def _gradients(loss: Tensor, params: Sequence[Tensor], max_grad_norm: float) -> 
 
 
 def _start(
-    shapes: Shapes, modules: Mapping[str, tuple[int, int]], seed: int, given: Mapping[str, Blocks] | None
-) -> dict[str, Blocks]:
+    shapes: Shapes, modules: Mapping[str, tuple[int, int]], seed: int, given: Mapping[str, Factors] | None
+) -> dict[str, Factors]:
     """The blocks that one member starts from."""
     adapted = {name: Choice(*shapes[name]) for name in modules if name in shapes and Choice(*shapes[name]).blk_r}
     if given is not None:
@@ -183,8 +183,8 @@ def _start(
     return {name: _fresh(modules[name], choice, generator) for name, choice in adapted.items()}
 
 
-def _fresh(features: tuple[int, int], choice: Choice, generator: torch.Generator) -> Blocks:
-    """Blocks as a discrete adapter starts: ``first`` at random, ``second`` zero."""
+def _fresh(features: tuple[int, int], choice: Choice, generator: torch.Generator) -> Factors:
+    """Factors as a discrete adapter starts: ``first`` at random, ``second`` zero."""
     width, height = block_sizes(*features, choice.nblocks)
     first = init_first_(torch.empty(choice.nblocks, choice.blk_r, width), generator)
     return first, torch.zeros(choice.nblocks, height, choice.blk_r)

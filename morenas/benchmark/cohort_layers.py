@@ -11,12 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from morenas.monarch import Link, add_to, block_sizes, cast_for_autocast, link_permutation, to_lora
+from morenas.monarch import Factors, Link, add_to, block_sizes, cast_for_autocast, link_permutation, to_lora
 from morenas.space.candidates import Choice
 from morenas.supernet.layer import WrappedLinear, adapter_dtype
-
-Blocks = tuple[Tensor, Tensor]
-"""``first`` ``(N, r, ceil(n / N))`` and ``second`` ``(N, ceil(m / N), r)``, under the cyclic link."""
 
 
 class CohortLinear(WrappedLinear):
@@ -26,7 +23,7 @@ class CohortLinear(WrappedLinear):
     member's blocks is zero, and so is its gradient; ``factors`` gives the blocks back as they are.
     """
 
-    def __init__(self, base: nn.Module, features: tuple[int, int], blocks: Sequence[Blocks | None]) -> None:
+    def __init__(self, base: nn.Module, features: tuple[int, int], blocks: Sequence[Factors | None]) -> None:
         """Wrap ``base``, a linear map of ``features`` ``(n, m)``; a member without an adapter has None for blocks."""
         super().__init__(base)
         self.features = features
@@ -47,7 +44,7 @@ class CohortLinear(WrappedLinear):
         return add_to(plus, hidden.dtype, lambda onto: _product(hidden, b.transpose(1, 2), onto)).view_as(result)
 
     @torch.no_grad()
-    def factors(self, member: int) -> Blocks | None:
+    def factors(self, member: int) -> Factors | None:
         """The blocks of a member, as the discrete adapter of its shape takes them; None without an adapter."""
         shape = self.shapes[member]
         return None if shape is None else _read(self.a[member], self.b[member], shape, self.features)
@@ -78,19 +75,19 @@ class CohortHead(nn.Module):
         return {"weight": self.weight[member].detach().clone(), **bias}
 
 
-def _ones(blocks: Blocks | None) -> Blocks | None:
+def _ones(blocks: Factors | None) -> Factors | None:
     return None if blocks is None else (torch.ones_like(blocks[0]), torch.ones_like(blocks[1]))
 
 
-def _write(blocks: Blocks | None, features: tuple[int, int], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Blocks as a LoRA pair ``(N r, n)``, ``(m, N r)`` of the dtype of ``like``; of rank 0 where there are none."""
+def _write(blocks: Factors | None, features: tuple[int, int], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Factors as a LoRA pair ``(N r, n)``, ``(m, N r)`` of the dtype of ``like``; of rank 0 where there are none."""
     if blocks is None:
         return like.new_zeros(0, features[0]), like.new_zeros(features[1], 0)
     first, second = (side.detach().to(like) for side in blocks)
     return to_lora(first, second, Link.CYCLIC, *features)
 
 
-def _read(a: Tensor, b: Tensor, shape: Choice, features: tuple[int, int]) -> Blocks:
+def _read(a: Tensor, b: Tensor, shape: Choice, features: tuple[int, int]) -> Factors:
     """The blocks of which ``_write`` makes ``a`` and ``b``, themselves padded with zeros to a larger rank."""
     (nblocks, blk_r), (in_features, out_features) = shape, features
     width, height = block_sizes(in_features, out_features, nblocks)

@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from morenas.base.errors import InputError, suggest
+from morenas.selection.evidence import Picks
 
-Picks = tuple[int, ...]
-"""An architecture of the table: choice index of each group."""
 FORMAT = "morenas.tabular/1"
 METADATA = b"morenas"  # key of the schema's metadata
 TABLE = Path(str(files("morenas") / "assets" / "tabular" / "demo.parquet"))

@@ -7,9 +7,10 @@ from morenas.monarch.init import init_first_
 from morenas.monarch.link import Link, link_permutation
 from morenas.monarch.multiply import add_to, cast_for_autocast, multiply
 from morenas.monarch.project import project
-from morenas.monarch.shapes import block_sizes, check_divides, num_parameters
+from morenas.monarch.shapes import Factors, block_sizes, check_divides, num_parameters
 
 __all__ = [
+    "Factors",
     "Link",
     "add_to",
     "block_sizes",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+Factors = tuple[Tensor, Tensor]
+"""``first`` ``(N, r, ceil(n / N))`` and ``second`` ``(N, ceil(m / N), r)``: the two sides of a Monarch matrix."""
+
 
 def block_sizes(in_features: int, out_features: int, nblocks: int) -> tuple[int, int]:
     """Return the input and output width of a block, ``(ceil(n / N), ceil(m / N))``."""

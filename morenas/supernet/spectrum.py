@@ -18,13 +18,13 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from morenas.monarch import Link, project, to_lora
+from morenas.monarch import Factors, Link, project, to_lora
 from morenas.space.candidates import Choice
 from morenas.supernet.inject import Supernet
 
 TOKENS = 1024  # rows kept of what each layer saw, at most
 
-Blocks = dict[int, tuple[Tensor, Tensor]]
+FactorsByCount = dict[int, Factors]
 """Block count to ``first`` and ``second`` of the largest rank, under the cyclic link."""
 
 
@@ -48,7 +48,7 @@ class Spectrum(NamedTuple):
 
     energy: Tensor
     curvature: Tensor
-    blocks: dict[str, Blocks]
+    blocks: dict[str, FactorsByCount]
 
 
 def spectrum(supernet: Supernet, samples: Mapping[str, Sample]) -> Spectrum:
@@ -72,7 +72,7 @@ def spectrum(supernet: Supernet, samples: Mapping[str, Sample]) -> Spectrum:
     return Spectrum(energy, curvature, blocks)
 
 
-def projections(change: Tensor, choices: Iterable[Choice]) -> Blocks:
+def projections(change: Tensor, choices: Iterable[Choice]) -> FactorsByCount:
     """The best blocks of every block count for ``change`` ``(m, n)``, at the largest rank; smaller ranks are nested."""
     adapters = [choice for choice in choices if choice.blk_r]
     rank = max(choice.blk_r for choice in adapters)
@@ -80,7 +80,7 @@ def projections(change: Tensor, choices: Iterable[Choice]) -> Blocks:
 
 
 @torch.no_grad()
-def kept(change: Tensor, blocks: Blocks, choices: Iterable[Choice], sample: Sample | None = None) -> Tensor:
+def kept(change: Tensor, blocks: FactorsByCount, choices: Iterable[Choice], sample: Sample | None = None) -> Tensor:
     """What every choice keeps of ``change`` ``(m, n)``: shape ``(choices,)``, dtype of ``change``, on the processor.
 
     ``|D|^2 - |D - M|^2 = 2 <D, M> - <M, M>`` needs no ``(m, n)`` matrix for a choice: M is the sum of one outer product

@@ -12,10 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-Shapes = Mapping[str, tuple[int, int]]
 
-
-def architecture_figure(shapes: Shapes) -> Figure:
+def architecture_figure(shapes: Mapping[str, tuple[int, int]]) -> Figure:
     """A heat map: one row per depth, one column per kind of layer; colour is the rank, the number is N.
 
     Args:
@@ -47,7 +45,7 @@ def architecture_figure(shapes: Shapes) -> Figure:
     return figure
 
 
-def _grid(shapes: Shapes) -> tuple[list[str], list[str], dict[tuple[int, int], tuple[int, int]]]:
+def _grid(shapes: Mapping[str, tuple[int, int]]) -> tuple[list[str], list[str], dict[tuple[int, int], tuple[int, int]]]:
     """Place modules by depth (the first number in the name) and kind (what follows it)."""
     places = {}
     for name in shapes:
