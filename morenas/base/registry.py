@@ -1,7 +1,7 @@
 """Doors: what is chosen by name, and how code from outside comes in under a name of its own.
 
-Every closed vocabulary is a registry. ``BUILTIN`` lists what comes with morenas, as ``module:Name``, so that names can
-be listed and checked without an import; an object is imported when it is asked for. A plug-in adds to a registry with
+Every closed vocabulary is a registry. ``morenas.base.builtin`` lists what comes with morenas, so that names can be
+listed and checked without an import; an object is imported when it is asked for. A plug-in adds to a registry with
 ``register``. It is a module, named by the setting ``plugins`` or by an entry point of the group ``morenas.plugins``.
 """
 
@@ -15,92 +15,11 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
+from morenas.base.builtin import BUILTIN
 from morenas.base.errors import InputError, suggest
 
 GROUP = "morenas.plugins"
 """Entry points of installed packages whose modules register what they bring."""
-
-BUILTIN: dict[str, dict[str, str]] = {
-    "source": {
-        "hub": "morenas.tasks.sources.hub:read_hub",
-        "files": "morenas.tasks.sources.files:read_files",
-        "demo": "morenas.tasks.sources.demo:read_demo",
-    },
-    "render": {
-        "boolq": "morenas.tasks.sources.render:render_boolq",
-        "piqa": "morenas.tasks.sources.render:render_piqa",
-        "siqa": "morenas.tasks.sources.render:render_siqa",
-        "hellaswag": "morenas.tasks.sources.render:render_hellaswag",
-        "winogrande": "morenas.tasks.sources.render:render_winogrande",
-        "arc": "morenas.tasks.sources.render:render_arc",
-        "openbookqa": "morenas.tasks.sources.render:render_openbookqa",
-        "gsm8k": "morenas.tasks.sources.render:render_gsm8k",
-        "aqua": "morenas.tasks.sources.render:render_aqua",
-        "mathqa": "morenas.tasks.sources.render:render_mathqa",
-        "mawps": "morenas.tasks.sources.render:render_mawps",
-        "svamp": "morenas.tasks.sources.render:render_svamp",
-        "multiarith": "morenas.tasks.sources.render:render_multiarith",
-    },
-    "metric": {
-        "accuracy": "morenas.tasks.metrics:accuracy",
-        "f1": "morenas.tasks.metrics:f1",
-        "matthews_correlation": "morenas.tasks.metrics:matthews_correlation",
-        "pearson": "morenas.tasks.metrics:pearson",
-        "spearman": "morenas.tasks.metrics:spearman",
-        "generated_accuracy": "morenas.tasks.metrics:generated_accuracy",
-        "log_likelihood": "morenas.tasks.metrics:log_likelihood",
-    },
-    "method": {
-        "more": "morenas.finetune.methods.more:More",
-        "lora": "morenas.finetune.methods.low_rank:Lora",
-        "dora": "morenas.finetune.methods.low_rank:Dora",
-        "adalora": "morenas.finetune.methods.low_rank:AdaLora",
-        "gralora": "morenas.finetune.methods.low_rank:GraLora",
-        "boft": "morenas.finetune.methods.others:Boft",
-        "full": "morenas.finetune.methods.others:Full",
-        "head": "morenas.finetune.methods.others:Head",
-    },
-    "relaxation": {
-        "softmax": "morenas.supernet.relaxation:Softmax",
-        "gumbel": "morenas.supernet.relaxation:Gumbel",
-        "dirichlet": "morenas.supernet.relaxation:Dirichlet",
-    },
-    "hypergradient": {
-        "first_order": "morenas.bilevel.hypergradients.first_order:first_order",
-        "single_level": "morenas.bilevel.hypergradients.single_level:single_level",
-        "mixed_level": "morenas.bilevel.hypergradients.mixed_level:MixedLevel",
-        "unrolled": "morenas.bilevel.hypergradients.unrolled:Unrolled",
-        "neumann": "morenas.bilevel.hypergradients.neumann:Neumann",
-    },
-    "selection": {
-        "surrogate": "morenas.selection.surrogate:surrogate",
-        "perturbation": "morenas.selection.perturbation:perturbation",
-        "playoff": "morenas.selection.playoff:playoff",
-        "budgeted": "morenas.selection.budgeted:budgeted",
-        "argmax": "morenas.selection.argmax:argmax",
-    },
-    "start": {
-        "spectral": "morenas.search.start:SpectralStart",
-        "level": "morenas.search.start:LevelStart",
-    },
-    "cost": {"params": "morenas.space.cost:Params"},
-    "guard": {
-        "none": "morenas.bilevel.guards:NoGuard",
-        "entropy": "morenas.bilevel.guards:EntropyGuard",
-        "curvature": "morenas.bilevel.guards:CurvatureGuard",
-    },
-    "tracker": {
-        "local": "morenas.tracking.tracker:Local",
-        "wandb": "morenas.tracking.wandb:WandbTracker",
-        "tensorboard": "morenas.tracking.services:TensorBoard",
-        "trackio": "morenas.tracking.services:Trackio",
-        "mlflow": "morenas.tracking.services:MLflow",
-        "aim": "morenas.tracking.services:Aim",
-        "comet": "morenas.tracking.services:Comet",
-        "swanlab": "morenas.tracking.services:SwanLab",
-    },
-}
-"""Kind of door to name to where its object is defined."""
 
 
 class Registry:

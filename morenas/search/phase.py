@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from morenas.search.engine import SearchOutcome
     from morenas.space import Architecture, Budget, SearchSpace
 
-Factors = dict[str, Any]
+Tensors = dict[str, Any]
 
 ABOUT = """\
 Find an adapter architecture under a parameter budget, fine-tune it, measure it.
@@ -76,7 +76,7 @@ def budget_words(config: SearchRunConfig) -> str:
     return "-".join(f"{key}{value}" for key, value in words.items() if value is not None)
 
 
-def search(run: Session, config: SearchRunConfig) -> tuple[Architecture, Factors, Factors]:
+def search(run: Session, config: SearchRunConfig) -> tuple[Architecture, Tensors, Tensors]:
     """Search, or take up what a search in this run directory found; architecture, factors and head to start from."""
     from morenas.base.tensors import load_tensors, save_tensors
     from morenas.space import Architecture
@@ -220,9 +220,9 @@ def pack(outcome: SearchOutcome) -> dict[str, Any]:
     return tensors
 
 
-def unpack(tensors: dict[str, Any]) -> tuple[Factors, Factors]:
-    """Factors by module and head by parameter, from what ``pack`` gave."""
-    parts: dict[str, Factors] = {"head": {}, "first": {}, "second": {}}
+def unpack(tensors: dict[str, Any]) -> tuple[Tensors, Tensors]:
+    """Tensors by module and head by parameter, from what ``pack`` gave."""
+    parts: dict[str, Tensors] = {"head": {}, "first": {}, "second": {}}
     for key, tensor in tensors.items():
         kind, _, name = key.partition("/")
         parts[kind][name] = tensor
@@ -230,7 +230,7 @@ def unpack(tensors: dict[str, Any]) -> tuple[Factors, Factors]:
 
 
 def finetune_found(
-    run: Session, config: SearchRunConfig, architecture: Architecture, factors: Factors, head: Factors
+    run: Session, config: SearchRunConfig, architecture: Architecture, factors: Tensors, head: Tensors
 ) -> dict[str, Any]:
     """The final fine-tune, in the found structure."""
     from morenas.finetune.methods import Head, More

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from morenas.base.builtin import BUILTIN
 from morenas.base.errors import InputError
-from morenas.base.registry import BUILTIN, Registry, load_plugins, register, registry
+from morenas.base.registry import Registry, load_plugins, register, registry
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ import pytest
 from peft import IA3Config, PeftModel
 from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_architecture, tiny_data
 
+from morenas.base.builtin import BUILTIN
 from morenas.base.errors import InputError
-from morenas.base.registry import BUILTIN, registry
+from morenas.base.registry import registry
 from morenas.base.settings import meanings
 from morenas.finetune.loop import finetune
 from morenas.finetune.methods import AdaLora, Boft, Dora, GraLora, Lora, Method, More, RankedLora, Targets, method_name

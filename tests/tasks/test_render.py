@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from hub_folder import hub_folder
 
+from morenas.base.builtin import BUILTIN
 from morenas.base.errors import InputError
-from morenas.base.registry import BUILTIN, registry
+from morenas.base.registry import registry
 from morenas.tasks.answers import extract_answer, same_answer
 from morenas.tasks.load import load_task
 from morenas.tasks.sources.render import render_gsm8k
