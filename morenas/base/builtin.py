@@ -83,3 +83,13 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
 }
 """Kind of door to name to where its object is defined."""
+
+NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "relaxation": ("morenas.supernet.Relaxation", ("scores", "logits", "mixing_probs")),
+    "hypergradient": ("morenas.bilevel.Hypergradient", ("__call__",)),
+    "selection": ("morenas.selection.Selection", ("__call__",)),
+    "start": ("morenas.search.start.Start", ("__call__", "open_warmup")),
+    "cost": ("morenas.space.Cost", ("__call__",)),
+    "guard": ("morenas.bilevel.Guard", ("look", "reason", "state_tensors", "load_state_tensors")),
+}
+"""Kind of door to the protocol of its objects, and what an object must have to be one."""

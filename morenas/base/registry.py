@@ -15,8 +15,9 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from morenas.base.builtin import BUILTIN
+from morenas.base.builtin import BUILTIN, NEEDS
 from morenas.base.errors import InputError, suggest
+from morenas.base.plain import plain, settings_of
 
 GROUP = "morenas.plugins"
 """Entry points of installed packages whose modules register what they bring."""
@@ -67,6 +68,20 @@ class Registry:
         target = self._targets.get(name, name)
         return not isinstance(target, str) or target.partition(":")[0] in sys.modules
 
+    def check_object(self, given: Any, key: str = "") -> None:
+        """Refuse an object that is not what this kind is; a class is looked at once it is made.
+
+        Raises:
+            InputError: With what it lacks.
+        """
+        protocol, members = NEEDS.get(self.kind, ("", ()))
+        lacking = [member for member in members if not hasattr(given, member)]
+        if lacking and not isinstance(given, type):
+            raise InputError(
+                f"{key or self.kind}={given!r}: has no {', '.join(lacking)}. Give a name, or an object as {protocol} "
+                "says; docs/extending.md shows one."
+            )
+
     def get(self, given: Any) -> Any:
         """The object of a name, or of ``"package.module:Name"``; what is no text is given back.
 
@@ -87,13 +102,16 @@ class Registry:
         """
         target = self.get(given)
         if not settings and not isinstance(target, type):
+            self.check_object(target)
             return target
         known = self.settings(given) if isinstance(target, type) else None
         for key in settings:
             if known is not None and key not in known:
                 has = f"it has {', '.join(known)}" if known else "it has none"
                 raise InputError(f"{self.kind} {given} has no setting '{key}'; {has}{suggest(key, known)}.")
-        return target(**settings) if isinstance(target, type) else functools.partial(target, **settings)
+        made = target(**settings) if isinstance(target, type) else functools.partial(target, **settings)
+        self.check_object(made)
+        return made
 
     def settings(self, given: Any) -> tuple[str, ...]:
         """Names of the settings of its own that an object takes."""
@@ -113,8 +131,8 @@ class Registry:
         """What was chosen, for a file: a name as it is, an object as ``{"name": …}`` and its settings."""
         if isinstance(given, str):
             return given
-        settings = given.keywords if isinstance(given, functools.partial) else _settings_of(given)
-        return {"name": self.chosen_by(given), **{key: _plain(value) for key, value in settings.items()}}
+        settings = given.keywords if isinstance(given, functools.partial) else settings_of(given)
+        return {"name": self.chosen_by(given), **{key: plain(value) for key, value in settings.items()}}
 
 
 REGISTRIES = {kind: Registry(kind, builtin) for kind, builtin in BUILTIN.items()}
@@ -178,29 +196,6 @@ def _imported(target: str, kind: str) -> Any:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise InputError(f"{kind}={target}: cannot be imported ({error}); give package.module:Name.") from error
-
-
-def _settings_of(made: Any) -> dict[str, Any]:
-    """The settings that an object was made with."""
-    if not is_dataclass(made) or isinstance(made, type):
-        return {}
-    return {field.name: getattr(made, field.name) for field in fields(made) if field.init}
-
-
-def _plain(value: Any) -> Any:
-    """A setting as JSON takes it: objects and functions by their place, what is nothing of those as text."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if hasattr(value, "__qualname__"):
-        return f"{value.__module__}:{value.__qualname__}"
-    if is_dataclass(value):
-        place = f"{type(value).__module__}:{type(value).__qualname__}"
-        return {"name": place, **{key: _plain(item) for key, item in _settings_of(value).items()}}
-    return str(value)
 
 
 def _listed() -> str:

@@ -44,8 +44,9 @@ def check_names(settings: Any, section: str) -> None:
     """
     for declared in fields(settings):
         value, key = getattr(settings, declared.name), f"{section}.{declared.name}" if section else declared.name
-        if "door" in declared.metadata and isinstance(value, str):
-            registry(declared.metadata["door"]).check(value, key)
+        if "door" in declared.metadata:
+            known = registry(declared.metadata["door"])
+            known.check(value, key) if isinstance(value, str) else known.check_object(value, key)
         elif (names := declared.metadata.get("names")) and value not in names:
             raise InputError(f"{key}={value}: choose from {', '.join(names)}{suggest(str(value), names)}.")
 

@@ -2,14 +2,21 @@
 
 from morenas.bilevel.budget import expected_cost, hold_budget, sharpened
 from morenas.bilevel.guards import CurvatureGuard, EntropyGuard, Guard, NoGuard
-from morenas.bilevel.hypergradients import HYPERGRADIENTS, Hypergradient, MixedLevel, Neumann, Unrolled, exact
+from morenas.bilevel.hypergradients import (
+    Hypergradient,
+    MixedLevel,
+    Neumann,
+    Unrolled,
+    exact,
+    first_order,
+    single_level,
+)
 from morenas.bilevel.loop import BilevelLoop, Schedule, StepReport
 from morenas.bilevel.problem import BilevelProblem, Level, NonFiniteLoss, Step, StepLosses
 from morenas.bilevel.second_derivative import CentralDifference, SecondDerivative, double_backward
 from morenas.bilevel.weight_step import WeightStep
 
 __all__ = [
-    "HYPERGRADIENTS",
     "BilevelLoop",
     "BilevelProblem",
     "CentralDifference",
@@ -32,6 +39,8 @@ __all__ = [
     "double_backward",
     "exact",
     "expected_cost",
+    "first_order",
     "hold_budget",
     "sharpened",
+    "single_level",
 ]

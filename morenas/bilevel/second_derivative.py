@@ -46,7 +46,7 @@ class CentralDifference:
         radius: How far the weights are moved, as a fraction of their norm; where that is zero, absolute. The error
             grows with its square, rounding with its inverse. On transformers in float32 the result was off by 3e-5 at
             1e-3, by 3e-3 at 1e-2, and useless at 1. In bfloat16 rounding alone is 25 % and more at 1e-3: a model that
-            computes so whatever is asked of it needs 1e-2 to 1e-1.
+            computes in bfloat16 whatever the caller wants needs 1e-2 to 1e-1.
 
     Source: Liu et al. 2019, equation 8.
     """

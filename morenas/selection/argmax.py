@@ -8,9 +8,9 @@ from morenas.selection.evidence import Evidence
 
 
 def argmax(evidence: Evidence) -> list[int]:
-    """Take each group's highest score; while too dear, make the downgrade that loses the least score per cost saved.
+    """Take each group's highest score, then downgrade one group after another while the budget is exceeded.
 
-    Nothing is measured.
+    Each downgrade is the one that loses the least score per cost saved. Nothing is measured.
 
     Raises:
         ValueError: If nothing fits the budget.

@@ -24,6 +24,8 @@ def knapsack(scores: Tensor, costs: Tensor, budget: int) -> list[int]:
     Raises:
         ValueError: If no selection fits the budget.
     """
+    # Dynamic programming over the partial selections that no other one dominates, instead of over every cost up to the
+    # budget: parameters run into millions, and few of their sums occur.
     tables = [_undominated(s, c) for s, c in zip(scores.double().cpu().numpy(), costs.cpu().numpy(), strict=True)]
     price, floor = _dual(tables, budget)
     if floor == -np.inf:
@@ -51,7 +53,7 @@ def _undominated(score: Floats, cost: Ints) -> tuple[Floats, Ints, Ints]:
 
 
 def _dual(tables: list[tuple[Floats, Ints, Ints]], budget: int) -> tuple[float, float]:
-    """A good price for the bound, and the total of the best selection met on the way that fits."""
+    """A good price for the bound, and the best total that fits of the selections found on the way."""
     low, high, floor = 0.0, 1.0, -np.inf
     cheapest = [(0.0, score[0], cost[0]) for score, cost, _ in tables]
     if sum(cost for _, _, cost in cheapest) <= budget:

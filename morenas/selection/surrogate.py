@@ -100,10 +100,14 @@ class LossModel:
         for row, picks in enumerate(self.measured):
             one_hot[row, range(groups), picks] = 1
         totals = np.stack([(one_hot * prior.numpy()).sum(axis=(1, 2)) for prior in self.priors], axis=1)
+        # One ridge for both: a feature that is scaled up needs a smaller coefficient, and so is shrunk less. With few
+        # losses the priors' multiples are fitted first, and single choices are corrected only where losses insist.
         features = np.concatenate([STRENGTH * totals, one_hot.reshape(len(one_hot), -1)], axis=1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             fit = RidgeCV(alphas=ALPHAS).fit(features, -np.array(list(self.measured.values())))
+        # A prior that contradicts the losses is ignored, never turned round: choices that were not measured would get
+        # the scores of its opposite, which nothing speaks for.
         multiples = np.maximum(fit.coef_[: len(self.priors)] * STRENGTH, 0)
         scores = torch.from_numpy(fit.coef_[len(self.priors) :].reshape(groups, choices)).clone()
         for multiple, prior in zip(multiples, self.priors, strict=True):

@@ -46,7 +46,7 @@ class SearchSpace:
 
     @cached_property
     def _costs(self) -> Tensor:
-        """A cost model may be slow: it is asked once."""
+        """A cost model may be slow: it is called once for each layer and choice."""
         return cost_table(self.cost, self.modules, self.groups, self.choices)
 
     def admissible(self) -> Tensor:

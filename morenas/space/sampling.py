@@ -11,8 +11,8 @@ from morenas.space.choices import SearchSpace
 def sample_architecture(space: SearchSpace, budget: int, generator: torch.Generator) -> dict[str, Choice]:
     """Draw an architecture that no single further choice could enlarge without exceeding the budget.
 
-    Every group draws evenly among its choices; then groups in random order draw anew, among cheaper choices while the
-    whole is too dear and among dearer ones that still fit once it is not.
+    Every group draws evenly among its choices; then groups in random order draw again, among cheaper choices while the
+    whole exceeds the budget, and among more expensive ones that still fit once it does not.
 
     Returns:
         Module name to choice; modules without an adapter are absent.

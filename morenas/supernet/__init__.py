@@ -3,10 +3,9 @@
 from morenas.base.kinds import SHARINGS
 from morenas.supernet.inject import Supernet
 from morenas.supernet.layer import SupernetLinear
-from morenas.supernet.relaxation import RELAXATIONS, Dirichlet, Gumbel, Relaxation, Softmax
+from morenas.supernet.relaxation import Dirichlet, Gumbel, Relaxation, Softmax
 
 __all__ = [
-    "RELAXATIONS",
     "SHARINGS",
     "Dirichlet",
     "Gumbel",

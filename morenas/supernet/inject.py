@@ -42,7 +42,7 @@ class Supernet:
         """Set the mixing probabilities ``(groups, choices)`` of the passes to come.
 
         Of a group whose row is one-hot and needs no gradient, the chosen candidate alone is computed. Probabilities
-        are best given on the processor: elsewhere, looking for such rows waits for the device.
+        are best given on the CPU: elsewhere, looking for such rows waits for the device.
         """
         drawn = _drawn(probs)
         device = next(iter(self.layers.values())).first.device

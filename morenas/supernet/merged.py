@@ -1,4 +1,4 @@
-"""A relaxed adapter merged into the frozen weight: one linear layer whose weight is made anew in every pass.
+"""A relaxed adapter merged into the frozen weight: one linear layer whose weight is computed in every pass.
 
 Per token it costs what the frozen layer costs and a dense weight gradient, whatever the candidates are.
 """

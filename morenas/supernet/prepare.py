@@ -68,13 +68,13 @@ def trainable_head(model: nn.Module, head: Sequence[str]) -> Iterator[dict[str, 
 
 
 def evaluation_mode(model: nn.Module) -> None:
-    """Evaluation mode, in which layers that compute activations anew still do, where they draw no dropout of their own.
+    """Evaluation mode, in which gradient checkpointing stays on for layers that have no dropout of their own.
 
     transformers' layers do so in training mode alone; the architecture is judged without dropout, in as little memory.
     """
     model.eval()
     for module in model.modules():
-        anew = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
-        own = getattr(module, "dropout", 0.0)  # a module of its own has been told
-        if anew and not (isinstance(own, float) and own > 0):
+        checkpointed = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
+        own = getattr(module, "dropout", 0.0)  # a dropout module is in evaluation mode already, a rate is not
+        if checkpointed and not (isinstance(own, float) and own > 0):
             module.training = True

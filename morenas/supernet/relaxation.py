@@ -54,8 +54,10 @@ class Gumbel(Relaxation):
     """
 
     def mixing_probs(self, logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-        # Drawn on the CPU, so that every device and every rank draws the same architecture.
+        # The negative logarithm of an exponential draw is a Gumbel draw; in float64, so that no draw rounds to zero and
+        # its logarithm stays finite. Drawn on the CPU, so that every device and every rank draws the same architecture.
         noise = torch.empty(logits.shape, dtype=torch.float64).exponential_(generator=generator).log().neg()
+        # The temperature divides logits and noise together: it says how smooth the gradient is, not what is drawn.
         soft = torch.softmax((logits + noise.to(logits)) / temperature, dim=-1)
         hard = torch.zeros_like(soft).scatter_(-1, soft.argmax(dim=-1, keepdim=True), 1.0)
         # hard + (soft - soft) is exactly one-hot; hard - soft + soft is not.
@@ -98,4 +100,3 @@ class Dirichlet(Relaxation):
 
 
 LEAST = 1e-9
-RELAXATIONS: dict[str, Relaxation] = {"softmax": Softmax(), "gumbel": Gumbel(), "dirichlet": Dirichlet()}

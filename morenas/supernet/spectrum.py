@@ -81,7 +81,7 @@ def projections(change: Tensor, choices: Iterable[Choice]) -> FactorsByCount:
 
 @torch.no_grad()
 def kept(change: Tensor, blocks: FactorsByCount, choices: Iterable[Choice], sample: Sample | None = None) -> Tensor:
-    """What every choice keeps of ``change`` ``(m, n)``: shape ``(choices,)``, dtype of ``change``, on the processor.
+    """What every choice keeps of ``change`` ``(m, n)``: shape ``(choices,)``, dtype of ``change``, on the CPU.
 
     ``|D|^2 - |D - M|^2 = 2 <D, M> - <M, M>`` needs no ``(m, n)`` matrix for a choice: M is the sum of one outer product
     per slot, and an inner product of two of those is a product of two numbers.
@@ -122,7 +122,7 @@ def sample_layers(layers: Mapping[str, nn.Module], losses: Sequence[Callable[[],
         anchor = torch.zeros((), requires_grad=True)
         with _watching(layers, -(-TOKENS // len(losses)), anchor) as calls:
             value = loss()
-            made = list(calls)  # a model that computes activations anew calls its layers again on the way back
+            made = list(calls)  # a checkpointed model calls its layers again in the backward pass
             torch.autograd.grad(value, anchor, allow_unused=True)
         for call in made:
             seen[call.name].append(call.sample)

@@ -39,7 +39,7 @@ def test_everything_that_comes_with_morenas_is_where_the_table_says(kind: str) -
 
 
 def test_a_class_is_built_with_its_settings_and_a_function_is_taken_as_it_is() -> None:
-    doors = Registry("relaxation", {})
+    doors = Registry("paint", {})
     doors.register("sharp", Sharp)
     doors.register("plain", plain)
     assert doors.build("sharp", power=3.0) == Sharp(3.0) and doors.settings("sharp") == ("power",)
@@ -48,7 +48,7 @@ def test_a_class_is_built_with_its_settings_and_a_function_is_taken_as_it_is() -
 
 
 def test_an_object_is_imported_when_it_is_asked_for() -> None:
-    doors = Registry("relaxation", {"square": "math:sqrt"})
+    doors = Registry("paint", {"square": "math:sqrt"})
     assert doors.names() == ("square",) and doors.get("square")(4) == 2 and doors.get("math:floor")(1.5) == 1
 
 
@@ -57,7 +57,7 @@ def test_an_object_is_imported_when_it_is_asked_for() -> None:
     [
         (
             lambda doors: doors.get("sharpe"),
-            r"no such relaxation \(did you mean 'sharp'\?\). Choose from sharp",
+            r"no such paint \(did you mean 'sharp'\?\). Choose from sharp",
         ),
         (
             lambda doors: doors.build("sharp", pover=1),
@@ -71,7 +71,7 @@ def test_an_object_is_imported_when_it_is_asked_for() -> None:
     ],
 )
 def test_what_does_not_exist_is_refused(use: object, said: str) -> None:
-    doors = Registry("relaxation", {})
+    doors = Registry("paint", {})
     doors.register("sharp", Sharp)
     with pytest.raises(InputError, match=said):
         use(doors)  # type: ignore[operator]
@@ -86,7 +86,7 @@ def test_everything_that_comes_with_morenas_is_called_by_its_name() -> None:
 
 
 def test_a_name_is_recorded_as_it_is_and_an_object_with_its_settings() -> None:
-    doors = Registry("relaxation", {})
+    doors = Registry("paint", {})
     doors.register("sharp", Sharp)
     doors.register("plain", plain)
     assert doors.record("sharp") == "sharp" and doors.record("some.module:Name") == "some.module:Name"
@@ -104,7 +104,7 @@ def test_a_name_is_recorded_as_it_is_and_an_object_with_its_settings() -> None:
 
 
 def test_the_same_object_may_be_registered_again() -> None:
-    doors = Registry("relaxation", {})
+    doors = Registry("paint", {})
     doors.register("sharp", Sharp)
     doors.register("sharp", Sharp)
     assert doors.names() == ("sharp",)

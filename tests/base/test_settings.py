@@ -51,10 +51,24 @@ def test_a_field_tells_the_names_it_takes() -> None:
     assert names_of(steps) == () and names_of(shade) == ("red", "blue") and "gumbel" in names_of(relaxation)
 
 
+class Hard:
+    """An object that is a relaxation, as far as can be seen from outside."""
+
+    def scores(self) -> None: ...
+
+    def logits(self) -> None: ...
+
+    def mixing_probs(self) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
         ({"shade": "blu"}, r"paint.shade=blu: choose from red, blue \(did you mean 'blue'\?\)"),
+        (
+            {"relaxation": 3},
+            r"paint.relaxation=3: has no scores, logits, mixing_probs. Give a name, or an object as morenas.supernet",
+        ),
         (
             {"relaxation": "sofmax"},
             r"=sofmax: there is no such relaxation \(did you mean 'softmax'\?\)",
@@ -63,6 +77,6 @@ def test_a_field_tells_the_names_it_takes() -> None:
 )
 def test_another_name_is_refused(wrong: dict[str, str], said: str) -> None:
     check_names(Settings(), "paint")
-    check_names(Settings(relaxation=object()), "paint")
+    check_names(Settings(relaxation=Hard()), "paint")
     with pytest.raises(InputError, match=said):
         check_names(Settings(**wrong), "paint")  # type: ignore[arg-type]

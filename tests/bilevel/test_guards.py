@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from bilevel.estimators import HYPERGRADIENTS
 from bilevel.quadratic import Quadratic
 from torch import Tensor
 
 from morenas.bilevel import (
-    HYPERGRADIENTS,
     BilevelLoop,
     BilevelProblem,
     CurvatureGuard,

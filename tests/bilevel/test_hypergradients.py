@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from bilevel.estimators import HYPERGRADIENTS
 from bilevel.quadratic import SETTINGS, Quadratic
 from bilevel.tiny_search import TinySearch
 from torch import Tensor
 
 from morenas.bilevel import (
-    HYPERGRADIENTS,
     BilevelProblem,
     Hypergradient,
     Level,

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from bilevel.estimators import HYPERGRADIENTS
 from bilevel.quadratic import Quadratic
 from torch import Tensor
 
 from morenas.bilevel import (
-    HYPERGRADIENTS,
     BilevelLoop,
     BilevelProblem,
     Level,

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from bilevel.estimators import HYPERGRADIENTS
 from bilevel.quadratic import SETTINGS, Quadratic
 from bilevel.tiny_search import TinySearch, cosine, error
 
-from morenas.bilevel import HYPERGRADIENTS, BilevelProblem, Level, Neumann, Unrolled, double_backward
+from morenas.bilevel import BilevelProblem, Level, Neumann, Unrolled, double_backward
 
 SEARCHES: list[dict[str, Any]] = [{}, {"accumulation": 2}, {"relaxation": "gumbel"}, {"family": "gpt2"}]
 CONVERGED = Neumann(terms=400, power_steps=60)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from bilevel.estimators import HYPERGRADIENTS
 from tiny_models import tiny_batch, tiny_classifier
 from tiny_training import Recorder
 from torch import Tensor, nn
 
 from morenas import search_architecture
-from morenas.bilevel import HYPERGRADIENTS
 from morenas.models import target_linears
 from morenas.models.load import find_head
 from morenas.search.engine import SearchOutcome, SearchSettings

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from bilevel.estimators import HYPERGRADIENTS
 from bilevel.quadratic import SETTINGS, Quadratic
 from bilevel.tiny_search import CLIP, TinySearch, cosine, error
 from torch import Tensor
 
-from morenas.bilevel import HYPERGRADIENTS, BilevelProblem, CentralDifference, Step, Unrolled, WeightStep, exact
+from morenas.bilevel import BilevelProblem, CentralDifference, Step, Unrolled, WeightStep, exact
 
 WAYS = {"unrolled": HYPERGRADIENTS["unrolled"], "exact": exact}
 SEARCHES: list[dict[str, Any]] = [

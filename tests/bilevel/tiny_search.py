@@ -11,12 +11,13 @@ import torch
 from tiny_models import tiny_batch, tiny_classifier
 from torch import Tensor, nn
 
+from morenas.base.registry import registry
 from morenas.base.seeds import derive
-from morenas.bilevel import HYPERGRADIENTS, BilevelLoop, BilevelProblem, Level, Schedule, Step, StepReport, hold_budget
+from morenas.bilevel import BilevelLoop, BilevelProblem, Level, Schedule, Step, StepReport, first_order, hold_budget
 from morenas.models import target_linears
 from morenas.models.load import find_head
 from morenas.space import SearchSpace, build_space
-from morenas.supernet import RELAXATIONS, Supernet
+from morenas.supernet import Supernet
 
 WARMUP, RATE, CLIP, BUDGET, TEMPERATURE = 8, 5e-3, 1.0, 600, 1.0
 
@@ -61,7 +62,7 @@ class TinySearch:
         )
         optimizers = torch.optim.AdamW(weights, RATE, weight_decay=1e-3), torch.optim.Adam([arch], 0.1)
         schedule = Schedule(3 * WARMUP, warmup, 1, max_grad_norm=CLIP)
-        search = cls(problem, BilevelLoop(problem, HYPERGRADIENTS["first_order"], *optimizers, schedule))
+        search = cls(problem, BilevelLoop(problem, first_order, *optimizers, schedule))
         return search.warmed_up(warmup)
 
     def warmed_up(self, steps: int) -> TinySearch:
@@ -107,7 +108,7 @@ class _Losses:
             self.arch.masked_fill(~self.space.admissible(), -torch.inf), self.space.costs(), BUDGET, TEMPERATURE
         )
         generator = torch.Generator().manual_seed(seed)
-        self.supernet.mix(RELAXATIONS[self.relaxation].mixing_probs(tilted, TEMPERATURE, generator))
+        self.supernet.mix(registry("relaxation").build(self.relaxation).mixing_probs(tilted, TEMPERATURE, generator))
         self.model.train(level == "lower")
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             loss: Tensor = self.model(**tiny_batch(size=8, seed=seed % 2**31)).loss

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from morenas.bilevel import HYPERGRADIENTS, BilevelLoop, BilevelProblem, Level, NonFiniteLoss, Schedule
+from morenas.bilevel import BilevelLoop, BilevelProblem, Level, NonFiniteLoss, Schedule, first_order
 from morenas.search.alone import TrainedAlone
 
 
@@ -30,7 +30,7 @@ class Race:
         problem = BilevelProblem(level, level, [self.weight], [self.arch])
         rates = torch.optim.SGD([self.weight], lr=0.4), torch.optim.SGD([self.arch], lr=0.1)
         schedule = Schedule(30, 30, 1, ramp=0, max_grad_norm=0, restart=True)
-        return BilevelLoop(problem, HYPERGRADIENTS["first_order"], *rates, schedule)
+        return BilevelLoop(problem, first_order, *rates, schedule)
 
 
 def test_each_starts_from_the_first_weights_and_the_best_ones_are_left() -> None:

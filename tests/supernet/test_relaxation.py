@@ -4,18 +4,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from morenas.base.registry import BUILTIN, registry
 from morenas.bilevel import expected_cost, hold_budget
-from morenas.supernet import RELAXATIONS, Dirichlet, Gumbel, Softmax
+from morenas.supernet import Dirichlet, Gumbel, Softmax
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("name", sorted(RELAXATIONS))
+@pytest.mark.parametrize("name", BUILTIN["relaxation"])
 def test_rows_are_distributions_and_gradients_reach_every_logit(name: str) -> None:
     logits = torch.randn(4, 6, generator=generator(1)).requires_grad_()
-    probs = RELAXATIONS[name].mixing_probs(logits, 0.7, generator())
+    probs = registry("relaxation").build(name).mixing_probs(logits, 0.7, generator())
     torch.testing.assert_close(probs.sum(dim=1), torch.ones(4))
     (grad,) = torch.autograd.grad((probs * torch.randn(4, 6, generator=generator(2))).sum(), logits)
     assert (grad != 0).all()
@@ -121,9 +122,9 @@ def test_dirichlet_under_a_budget_that_all_but_forbids_has_gradients_that_are_fi
     assert torch.autograd.grad(draws[:, 1:].sum(), logits)[0].isfinite().all()
 
 
-@pytest.mark.parametrize("name", sorted(RELAXATIONS))
+@pytest.mark.parametrize("name", BUILTIN["relaxation"])
 def test_logits_are_found_back_from_scores_up_to_a_constant_a_group(name: str) -> None:
     scores = 3 * torch.randn(4, 5, generator=generator(1))
     scores[0, 2] = -torch.inf
-    found = RELAXATIONS[name].scores(RELAXATIONS[name].logits(scores).float())
+    found = registry("relaxation").build(name).scores(registry("relaxation").build(name).logits(scores).float())
     torch.testing.assert_close(torch.softmax(found, dim=1), torch.softmax(scores, dim=1))

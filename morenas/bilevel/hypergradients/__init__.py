@@ -26,16 +26,7 @@ class Hypergradient(Protocol):
         ...
 
 
-HYPERGRADIENTS: dict[str, Hypergradient] = {
-    "first_order": first_order,
-    "single_level": single_level,
-    "mixed_level": MixedLevel(),
-    "unrolled": Unrolled(),
-    "neumann": Neumann(),
-}
-
 __all__ = [
-    "HYPERGRADIENTS",
     "Hypergradient",
     "MixedLevel",
     "Neumann",

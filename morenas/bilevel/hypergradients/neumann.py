@@ -67,7 +67,7 @@ class Neumann:
         return losses, [one - other for one, other in zip(grads[count:], through, strict=True)]
 
     def _solve(self, product: Product, vector: Sequence[Tensor]) -> list[Tensor]:
-        """About ``H^-1 vector``; zeros where no curvature is met."""
+        """About ``H^-1 vector``; zeros where there is no curvature along it."""
         curvature = _largest_curvature(product, vector, self.power_steps)
         if curvature == 0:
             return [torch.zeros_like(part) for part in vector]
