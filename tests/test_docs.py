@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,13 @@ from tiny_runs import COMMANDS, SEARCH_WORDS, CommandLine, composed, task_words
 import morenas
 from morenas.adapters.published import to_published
 from morenas.base.files import read_json
-from morenas.benchmark import __main__ as benchmark
-from morenas.compare import table as compare
+from morenas.benchmark import command as benchmark
+from morenas.compare import command as compare
 from morenas.export import command as export
 from morenas.monarch import num_parameters
 from morenas.run.composing import compose_words, config_directory, known_keys
 from morenas.run.launch import prepare
+from morenas.run.words import parse
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "python.md"
@@ -38,11 +38,7 @@ DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
 RECORDS = sorted((ROOT / "experiments").rglob("*.md"))  # of the past: their commands are those of their commits
 LINK = re.compile(r"\]\((?!\w+:|#|<)([^)\s#]+)")
 COMMAND = re.compile(r"python -m morenas\.(\w+)([^`\n#&]*)")
-PARSERS: dict[str, Callable[[list[str]], object]] = {
-    "export": export.parse,
-    "compare": compare.parse,
-    "benchmark": benchmark.parse,
-}
+WORD_COMMANDS = {"export": export.COMMAND, "compare": compare.COMMAND, "benchmark": benchmark.COMMAND}
 CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 TREES = ("configs", "docs", "examples", "experiments", "morenas", "scripts", "tests")
 
@@ -119,7 +115,7 @@ def test_every_command_that_is_shown_is_accepted(command: str, words: str, tmp_p
     if command in COMMANDS:
         assert accepted(command, filled)
     elif filled and "--help" not in filled:
-        assert PARSERS[command](filled)
+        assert parse(WORD_COMMANDS[command], filled)
 
 
 def test_a_misspelt_command_would_be_noticed() -> None:

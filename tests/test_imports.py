@@ -38,6 +38,7 @@ LAYERS: dict[str, set[str]] = {
     "export": {"adapters", "base", "models", "monarch", "run", "space"},
     "compare": {"base", "run", "tracking"},
     "benchmark": {
+        "run",
         "base",
         "bilevel",
         "finetune",

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_exports import export
 from tiny_models import CAUSAL, save_tiny_causal
 from tiny_runs import SEARCH_WORDS, CommandLine, read, record_words, run, write_records
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from morenas.base.documents import validate
 from morenas.base.registry import registry
-from morenas.export.command import main as export
 from morenas.finetune.language import LanguageScorer
 from morenas.space import Architecture
 
@@ -222,7 +222,7 @@ def test_every_export_of_a_trained_run_has_its_metrics(
     trained: tuple[Path, Path], records: Path, tmp_path: Path, form: str, load: Callable[[Path, Path], Any]
 ) -> None:
     directory, base = trained
-    export([f"run={directory}", f"to={form}", f"out={tmp_path / form}"])
+    export(f"run={directory}", f"to={form}", f"out={tmp_path / form}")
     measured = results(directory)["methods"][0]["metrics"]["test"]
     assert by_hand(load(tmp_path / form, base).eval(), base, records) == measured
     assert measured["accuracy"] > 0.6 and measured["generated_accuracy"] > 0.2

@@ -11,9 +11,9 @@ from typing import Any
 
 import plain_peft
 import pytest
+from tiny_exports import export
 from tiny_runs import CommandLine, read
 
-from morenas.export.command import main as export
 from morenas.models import load_pretrained, target_linears
 from morenas.space import Architecture, ModuleShape
 
@@ -49,7 +49,7 @@ def test_rte_by_minilm_has_the_same_accuracy_to_the_last_digit(
     words += ["training.max_steps=3", "training.evals=1", "training.batch_size=8", "device=cpu", "threads=1"]
     done = command("finetune", *words, "tracking=local", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.status == 0, done.err
-    export([f"run={tmp_path / 'run'}", "to=lora", f"out={tmp_path / 'lora'}"])
+    export(f"run={tmp_path / 'run'}", "to=lora", f"out={tmp_path / 'lora'}")
     texts = [{"premise": row["sentence1"], "hypothesis": row["sentence2"], "label": row["label"]} for row in rows]
     (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, texts)))
     jobs = {"exports": [["lora", str(tmp_path / "lora"), str(model)]], "tests": str(tmp_path / "test.jsonl")}

@@ -17,8 +17,9 @@ from tiny_models import Tiny
 from tiny_runs import read, run, task_words
 from torch import Tensor, nn
 
-from morenas.export.command import main
+from morenas.export.command import COMMAND
 from morenas.models import load_pretrained
+from morenas.run.words import run_words
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -68,7 +69,7 @@ def measured(directory: Path) -> float:
 
 
 def export(*words: object) -> None:
-    main([str(word) for word in words])
+    run_words(COMMAND, [str(word) for word in words])
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:

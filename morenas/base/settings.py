@@ -15,8 +15,8 @@ from morenas.base.errors import InputError, suggest
 from morenas.base.registry import registry
 
 
-def one_of(names: tuple[str, ...], default: str) -> Any:
-    """A field that takes one of a few names."""
+def one_of(names: tuple[str, ...], default: Any) -> Any:
+    """A field that takes one of a few names, or several of them."""
     return field(default=default, metadata={"names": names})
 
 
@@ -43,12 +43,23 @@ def check_names(settings: Any, section: str) -> None:
         InputError: With the field, the nearest name and all there are.
     """
     for declared in fields(settings):
-        value, key = getattr(settings, declared.name), f"{section}.{declared.name}" if section else declared.name
-        if "door" in declared.metadata:
-            known = registry(declared.metadata["door"])
-            known.check(value, key) if isinstance(value, str) else known.check_object(value, key)
-        elif (names := declared.metadata.get("names")) and value not in names:
-            raise InputError(f"{key}={value}: choose from {', '.join(names)}{suggest(str(value), names)}.")
+        key = f"{section}.{declared.name}" if section else declared.name
+        check_name(declared, getattr(settings, declared.name), key)
+
+
+def check_name(declared: Field[Any], value: Any, key: str) -> None:
+    """Refuse a name that a field does not take, alone or among several, or an object that is not of its kind.
+
+    Raises:
+        InputError: With what the field is called, the nearest name and all there are.
+    """
+    if "door" in declared.metadata:
+        known = registry(declared.metadata["door"])
+        known.check(value, key) if isinstance(value, str) else known.check_object(value, key)
+    elif names := declared.metadata.get("names"):
+        for name in value if isinstance(value, list | tuple) else [value]:
+            if name not in names:
+                raise InputError(f"{key}={name}: choose from {', '.join(names)}{suggest(str(name), names)}.")
 
 
 def record(settings: Any) -> dict[str, Any]:

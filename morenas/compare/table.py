@@ -1,13 +1,11 @@
-"""``python -m morenas.compare RUN...``: one table of many runs, mean and spread over seeds."""
+"""One table of many runs, mean and spread over seeds."""
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
 import shlex
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import nan
@@ -62,23 +60,6 @@ class Row:
     search_seconds: float
     training_seconds: float
     peak_memory_mib: float
-
-
-def main(words: Sequence[str] | None = None) -> None:
-    """Print the comparison; exit status 2 if a run cannot be read."""
-    arguments = parse(words)
-    try:
-        print(FORMATS[arguments.format](compare(arguments.runs)))
-    except InputError as error:
-        print(f"morenas: error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-def parse(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m morenas.compare", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directory, or a folder of them")
-    parser.add_argument("--format", choices=FORMATS, default="markdown")
-    return parser.parse_args(words)
 
 
 def compare(paths: Sequence[Path]) -> list[Row]:
@@ -197,6 +178,3 @@ def to_csv(rows: Sequence[Row]) -> str:
 def to_json(rows: Sequence[Row]) -> str:
     """A list of objects."""
     return json.dumps([asdict(row) for row in rows], indent=2)
-
-
-FORMATS = {"markdown": to_markdown, "csv": to_csv, "json": to_json}

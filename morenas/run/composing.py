@@ -20,7 +20,7 @@ from morenas.base.settings import check_names
 from morenas.run.config import RunConfig
 from morenas.run.hydra_errors import explain, no_such_key
 from morenas.run.plugins import load
-from morenas.run.sections import door_of, section
+from morenas.run.sections import Door, door_of, section
 
 Schema = type[RunConfig]
 
@@ -32,7 +32,7 @@ def register_schema(command: str, schema: Schema) -> None:
     checks them.
     """
     node = OmegaConf.structured(schema)
-    for name in sections_with_a_choice(schema):
+    for name in doors_of(schema):
         OmegaConf.set_struct(node[name], False)
     ConfigStore.instance().store(name=f"{command}_schema", node=node)
     OmegaConf.register_new_resolver("morenas.task_slug", _task_slug, replace=True)
@@ -65,7 +65,7 @@ def to_config(composed: DictConfig, schema: Schema) -> Any:
         raise InputError("No task was chosen: add +task=<name>, for example +task=demo or +task=glue/rte.")
     composed = untyped(composed)
     typed = typed_node(composed, schema)
-    _check_keys(composed, typed, sections_with_a_choice(schema))
+    _check_keys(composed, typed, doors_of(schema))
     try:
         merged = OmegaConf.merge(typed, composed)
         if missing := sorted(OmegaConf.missing_keys(composed) | OmegaConf.missing_keys(merged)):
@@ -93,22 +93,27 @@ def typed_node(composed: DictConfig, schema: Schema, whole: Collection[str] = ()
         InputError: If there is no such object.
     """
     node = OmegaConf.structured(schema)
-    for name, kind in sections_with_a_choice(schema).items():
-        chosen = str(composed[name].get("name"))
-        registry(kind).check(chosen, f"{name}.name")
+    for name, door in doors_of(schema).items():
+        chosen = str(composed[name].get(door.key))
+        registry(door.kind).check(chosen, f"{name}.{door.key}")
         if name in whole or set(composed[name]) - set(node[name]):
-            own: Any = registry(kind).get(chosen)
+            own: Any = registry(door.kind).get(chosen)
             if isinstance(own, type) and is_dataclass(own):
                 node[name] = section(own, leave=list(node[name]), keys=OmegaConf.get_type(node, name), own=True)
     return node
 
 
-def sections_with_a_choice(schema: Schema) -> dict[str, str]:
-    """Section to the kind of object that its key ``name`` chooses."""
+def doors_of(schema: Schema) -> dict[str, Door]:
+    """Section to how it chooses the object whose settings it may hold."""
     node = OmegaConf.structured(schema)
     made = {name: OmegaConf.get_type(node, name) for name in map(str, node)}
     doors = {name: door_of(one) for name, one in made.items() if is_dataclass(one)}
-    return {name: kind for name, kind in doors.items() if kind is not None}
+    return {name: door for name, door in doors.items() if door is not None}
+
+
+def groups_of(schema: Schema) -> dict[str, str]:
+    """Section that is a group of Hydra's, as in ``relaxation=gumbel``, to the kind of object that it chooses."""
+    return {name: door.kind for name, door in doors_of(schema).items() if door.key == "name"}
 
 
 def check_all_names(config: Any, section: str = "") -> None:
@@ -142,14 +147,22 @@ def known_keys(schema: Schema) -> list[str]:
     return sorted(declared(OmegaConf.structured(schema)))
 
 
-def _check_keys(composed: DictConfig, typed: DictConfig, choices: Mapping[str, str]) -> None:
+def _check_keys(composed: DictConfig, typed: DictConfig, doors: Mapping[str, Door]) -> None:
     there = declared(typed)
     free = tuple(f"{key}." for key in leaves(there) if there[key][1].type is Any)
     for key in _keys(composed):
         if key in there or key.startswith(free):  # under a key that takes anything stand names of the user's own
             continue
         section = key.partition(".")[0]
-        raise InputError(no_such_key(key, there, f"{section}={composed[section].name}" if section in choices else ""))
+        raise InputError(no_such_key(key, there, _choice(composed, section, doors)))
+
+
+def _choice(composed: DictConfig, section: str, doors: Mapping[str, Door]) -> str:
+    """What decides about the keys of a section, as it is written on a command line."""
+    if section not in doors:
+        return ""
+    key = doors[section].key
+    return f"{section}{'' if key == 'name' else f'.{key}'}={composed[section][key]}"
 
 
 def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:

@@ -22,9 +22,9 @@ from morenas.run import plugins
 from morenas.run.composing import (
     Schema,
     config_directory,
+    groups_of,
     known_keys,
     register_schema,
-    sections_with_a_choice,
     to_config,
 )
 from morenas.run.directory import RunDirectory
@@ -82,7 +82,7 @@ def prepare(command: str, schema: Schema, words: Sequence[str]) -> None:
     """
     register_schema(command, schema)
     plugins.load(plugins.named_by(words))
-    plugins.offer(sections_with_a_choice(schema), CONFIGS)
+    plugins.offer(groups_of(schema), CONFIGS)
 
 
 def _launch(command: Command, words: Sequence[str]) -> None:
@@ -175,7 +175,7 @@ def _resumed_directory(words: Sequence[str]) -> Path | None:
 
 
 def _explained(error: Exception, schema: Schema) -> str:
-    kinds = sections_with_a_choice(schema)
+    kinds = groups_of(schema)
 
     def choices(group: str) -> list[str]:
         folder = group if (CONFIGS / group).is_dir() else group.split("/")[0]

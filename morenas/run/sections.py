@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, Field, field, fields, make_dataclass
 from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import omegaconf
 
@@ -57,10 +57,22 @@ def choice(library: type[Any], name: str) -> type[Any]:
     return make_dataclass(name, [("name", str, _copy(declared, {}))], namespace={"__doc__": doc})
 
 
-def door_of(made: type[Any]) -> str | None:
-    """The kind of object that a section chooses by its key ``name``; None for a section that chooses none."""
-    declared = next((one for one in fields(made) if one.name == "name"), None)
-    return None if declared is None else declared.metadata.get("door")
+class Door(NamedTuple):
+    """How a section chooses an object.
+
+    Attributes:
+        key: The key that says which, such as "name".
+        kind: Of the object, such as "relaxation".
+    """
+
+    key: str
+    kind: str
+
+
+def door_of(made: type[Any]) -> Door | None:
+    """How a section chooses the object whose settings it may hold: by its one key that takes a registered name."""
+    doors = [one for one in fields(made) if "door" in one.metadata and not one.metadata.get(OWN)]
+    return Door(doors[0].name, doors[0].metadata["door"]) if len(doors) == 1 else None
 
 
 def fill(library: type[T], *sections: Any, **values: Any) -> T:
@@ -92,8 +104,11 @@ def chosen(made: Any) -> Any:
     Raises:
         InputError: If there is no such object, or it refuses a setting.
     """
-    own = own_settings(made)
-    return registry(door_of(type(made)) or "").build(made.name, **own) if own else made.name
+    door, own = door_of(type(made)), own_settings(made)
+    if door is None:
+        raise TypeError(f"{type(made).__name__}: chooses nothing by name")
+    name = getattr(made, door.key)
+    return registry(door.kind).build(name, **own) if own else name
 
 
 def _plain_types(library: type[Any]) -> dict[str, Any]:

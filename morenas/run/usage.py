@@ -11,7 +11,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from morenas.base.errors import InputError, suggest
 from morenas.base.registry import registry
-from morenas.run.composing import Schema, compose_words, declared, leaves, sections_with_a_choice, typed_node, untyped
+from morenas.run.composing import Schema, compose_words, declared, doors_of, groups_of, leaves, typed_node, untyped
 from morenas.run.listing import WIDTH, Key, key, listed
 from morenas.run.plugins import choices
 
@@ -31,7 +31,7 @@ def usage(command: str, about: str, schema: Schema, configs: Path, words: Sequen
     topics = [word for word in words if "=" not in word and word not in HELP]
     composed = untyped(compose_words(command, [word for word in words if "=" in word]))
     sections = by_section(keys(composed, schema, topics))
-    groups = {group: choices(group, configs, kind) for group, kind in groups_of(schema, configs).items()}
+    groups = {group: choices(group, configs, kind) for group, kind in all_groups(schema, configs).items()}
     if topics:
         return "\n".join(line for topic in topics for line in _on(topic, sections, groups))
     lines = [about, "", "A task is chosen by +task=name, any other group by group=choice:", ""]
@@ -54,8 +54,8 @@ def keys(composed: DictConfig, schema: Schema, topics: Collection[str]) -> list[
     wanted = {topic.partition(".")[0] for topic in topics}
     loaded = {
         section
-        for section, kind in sections_with_a_choice(schema).items()
-        if section in wanted or registry(kind).is_loaded(str(composed[section].name))
+        for section, door in doors_of(schema).items()
+        if section in wanted or registry(door.kind).is_loaded(str(composed[section][door.key]))
     }
     typed = typed_node(composed, schema, loaded)
     values = OmegaConf.merge(typed, composed)
@@ -81,9 +81,9 @@ def by_section(keys: Sequence[Key]) -> dict[str, list[Key]]:
     return found
 
 
-def groups_of(schema: Schema, configs: Path) -> dict[str, str | None]:
+def all_groups(schema: Schema, configs: Path) -> dict[str, str | None]:
     """Groups of Hydra's that are sections of a command, or may set any of them, to the kind of object they choose."""
-    kinds: Mapping[str, str] = sections_with_a_choice(schema)
+    kinds = groups_of(schema)
     sections = {*OmegaConf.structured(schema), "experiment"}
     folders = {path.name for path in configs.iterdir() if path.is_dir()}
     return {group: kinds.get(group) for group in sorted((folders | set(kinds)) & sections)}

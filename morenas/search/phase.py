@@ -72,8 +72,14 @@ def compares_with_lora(config: SearchRunConfig) -> bool:
 
 def budget_words(config: SearchRunConfig) -> str:
     """The budget in short, for a run's name."""
-    words = {"params": config.budget.params, "lora": config.budget.lora_rank, "x": config.budget.fraction}
-    return "-".join(f"{key}{value}" for key, value in words.items() if value is not None)
+    budget = config.budget
+    words = [
+        ("params", budget.params),
+        ("lora", budget.lora_rank),
+        ("x", budget.fraction),
+        (budget.cost, budget.value),
+    ]
+    return "-".join(f"{key}{number}" for key, number in words if number is not None)
 
 
 def search(run: Session, config: SearchRunConfig) -> tuple[Architecture, Tensors, Tensors]:
@@ -84,7 +90,7 @@ def search(run: Session, config: SearchRunConfig) -> tuple[Architecture, Tensors
     inherited = run.directory.checkpoints / "inherited.safetensors"
     if not (run.directory.architecture.exists() and inherited.exists()):
         modules = run.targets(config.space.target_modules, config.space.exclude_modules)
-        space = fill(SpaceSettings, config.space).build(modules)
+        space = fill(SpaceSettings, config.space).build(modules, cost=chosen(config.budget))
         budget = fill(BudgetSettings, config.budget).resolve(space, run.model_parameters)
         outcome = run_search(run, config, space, budget)
         save_tensors(inherited, pack(outcome))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from morenas.base.errors import InputError
-from morenas.benchmark.__main__ import main
+from morenas.benchmark.command import COMMAND
 from morenas.benchmark.methods import METHODS, OURS
 from morenas.benchmark.planted import FAMILIES, PlantedProblem
 from morenas.benchmark.problem import Batch, cost
@@ -17,6 +17,7 @@ from morenas.benchmark.reference import random_architectures
 from morenas.benchmark.run import BUDGETS, Place, planted, read_rows, rows_of, run_place, tabular
 from morenas.benchmark.table import ArchitectureTable
 from morenas.benchmark.tabular import TabularTask
+from morenas.run.words import run_words
 
 NUMBER = 1  # a small one
 
@@ -145,7 +146,7 @@ def test_a_wrong_word_is_one_line_and_status_2(
     words: list[str], needs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as error:
-        main(["--out", str(tmp_path), *words])
+        run_words(COMMAND, ["--out", str(tmp_path), *words])
     assert error.value.code == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and needs in message

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from morenas.base.errors import InputError
-from morenas.compare.table import compare, main, settings_of
+from morenas.compare.command import COMMAND
+from morenas.compare.table import compare, settings_of
 from morenas.run.results import write_results
+from morenas.run.words import run_words
 
 
 def results(
@@ -101,7 +103,7 @@ def test_one_run_has_no_spread(runs: Path) -> None:
 
 @pytest.mark.parametrize("form", ["markdown", "csv", "json"])
 def test_every_format_tells_the_same(runs: Path, form: str, capsys: pytest.CaptureFixture[str]) -> None:
-    main([str(runs), "--format", form])
+    run_words(COMMAND, [str(runs), "--format", form])
     text = capsys.readouterr().out
     if form == "markdown":
         assert "| demo | MoRe, found | 3 | test accuracy | 0.9300 ± 0.0265 | 100 | 5.0% | 5 | 20 | 2 |" in text
@@ -115,7 +117,7 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.Capture
     with pytest.raises(InputError, match=r"holds no results\.json"):
         compare([tmp_path])
     with pytest.raises(SystemExit) as stop:
-        main([str(tmp_path)])
+        run_words(COMMAND, [str(tmp_path)])
     assert stop.value.code == 2
     assert "morenas: error:" in capsys.readouterr().err
 

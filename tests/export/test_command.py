@@ -114,9 +114,10 @@ def test_a_command_line_that_is_wrong(words: list[str], said: str, capsys: pytes
 def test_a_refusal_needs_no_torch(tmp_path: Path) -> None:
     code = f"""
 import sys
-from morenas.export.command import main
+from morenas.export.command import COMMAND
+from morenas.run.words import run_words
 try:
-    main(["run={tmp_path}", "to=lora", "out=x"])
+    run_words(COMMAND, ["run={tmp_path}", "to=lora", "out=x"])
 except SystemExit as stop:
     assert stop.code == 2
 assert not {{"torch", "transformers", "peft"}} & set(sys.modules)

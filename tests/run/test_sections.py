@@ -87,7 +87,9 @@ def test_of_several_sections_the_first_that_has_a_field_decides() -> None:
 
 def test_a_choice_is_a_name_or_an_object_made_with_its_own_settings() -> None:
     made = choice(SearchSettings, "hypergradient")
-    assert door_of(made) == "hypergradient" and made().name == "first_order" and chosen(made()) == "first_order"
+    assert (
+        door_of(made) == ("name", "hypergradient") and made().name == "first_order" and chosen(made()) == "first_order"
+    )
     neumann = registry("hypergradient").get("neumann")
     own = section(neumann, keys=made, own=True)(name="neumann", terms=7)
     assert own_settings(own)["terms"] == 7 and "name" not in own_settings(own)

@@ -1,0 +1,124 @@
+"""Commands of a few keys, which need no Hydra: the same words as elsewhere, and flags too.
+
+``key=value`` and ``--key value`` and ``--key=value`` say the same; a list is ``key=[a,b]`` or ``--key a b``, and a flag
+without a value is ``true``. What a command is told is a dataclass whose docstring says what the keys mean.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, get_args, get_origin, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from morenas.base.errors import InputError, suggest
+from morenas.base.settings import check_name
+from morenas.run.ending import exit_status
+from morenas.run.listing import key, listed, written
+
+HELP = ("--help", "-h")
+
+
+@dataclass(frozen=True)
+class WordCommand:
+    """A command of a few keys.
+
+    Attributes:
+        about: What it does, with examples, for ``--help``.
+        settings: The dataclass of its keys; one without a default has to be set.
+        execute: Does the work.
+        places: The key that words without one belong to; empty if there is none.
+    """
+
+    about: str
+    settings: type[Any]
+    execute: Callable[[Any], None]
+    places: str = ""
+
+
+def run_words(command: WordCommand, words: Sequence[str] | None = None) -> None:
+    """Do what the command line says, and end as every command does.
+
+    Args:
+        words: None for those of this process.
+    """
+    words = sys.argv[1:] if words is None else words
+    with exit_status():
+        if set(words) & set(HELP):
+            print(usage(command))
+        else:
+            command.execute(parse(command, words))
+
+
+def usage(command: WordCommand) -> str:
+    """What a command does, and what its keys mean."""
+    plain: Any = OmegaConf.to_container(OmegaConf.structured(command.settings))
+    keys = [key(one.name, plain[one.name], command.settings, one) for one in fields(command.settings)]
+    return "\n".join([command.about, "", "Every key is set by key=value, or by --key value.", "", *listed(keys)])
+
+
+def parse(command: WordCommand, words: Sequence[str]) -> Any:
+    """The settings that words give.
+
+    Raises:
+        InputError: If a key is unknown, given twice or missing, or a value is of the wrong type.
+    """
+    settings = OmegaConf.structured(command.settings)
+    declared = {one.name: one for one in fields(command.settings)}
+    for name, values in _gathered(command, words).items():
+        value = _value(command.settings, name, values)
+        check_name(declared[name], value, name)
+        try:
+            OmegaConf.update(settings, name, value)
+        except OmegaConfBaseException as error:
+            raise InputError(f"{name}={written(value)}: {str(error).splitlines()[0]}") from error
+    if missing := [name for name in settings if OmegaConf.is_missing(settings, name)]:
+        raise InputError(f"{', '.join(map(str, missing))}: must be set; --help says how.")
+    parsed: Any = OmegaConf.to_object(settings)
+    return parsed
+
+
+def _gathered(command: WordCommand, words: Sequence[str]) -> dict[str, list[str]]:
+    """The words that belong to each key, in their order."""
+    known = {one.name: one for one in fields(command.settings)}
+    found: dict[str, list[str]] = {}
+    flag = ""  # the key of a flag that further words may belong to
+    for word in words:
+        name, equals, value = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_") if word.startswith("--") else name
+        if word.startswith("--") or (equals and name.isidentifier()):
+            if name in found or name not in known:
+                wrong = "is given twice" if name in found else f"there is no such key{suggest(name, known)}"
+                raise InputError(f"{name}: {wrong}. The keys are {', '.join(known)}.")
+            found[name] = [value] if equals else []
+            flag = "" if equals or _type(command.settings, name) is bool else name  # a switch takes no word
+        elif flag and (_is_list(command.settings, flag) or not found[flag]):
+            found[flag].append(word)
+        elif command.places:
+            found.setdefault(command.places, []).append(word)
+        else:
+            raise InputError(f"{word}: give key=value. The keys are {', '.join(known)}.")
+    return found
+
+
+def _value(settings: type[Any], name: str, values: Sequence[str]) -> Any:
+    if _is_list(settings, name):
+        whole = len(values) == 1 and values[0].startswith("[") and values[0].endswith("]")
+        return [one.strip() for one in values[0][1:-1].split(",")] if whole else list(values)
+    if not values:
+        if _type(settings, name) is not bool:
+            raise InputError(f"{name}: needs a value: {name}=<value>.")
+        return True
+    return None if values == ["null"] else values[0]
+
+
+def _type(settings: type[Any], name: str) -> Any:
+    return get_type_hints(settings)[name]
+
+
+def _is_list(settings: type[Any], name: str) -> bool:
+    hint = _type(settings, name)
+    return any(get_origin(one) in (list, tuple) for one in (hint, *get_args(hint)))
