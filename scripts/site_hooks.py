@@ -9,6 +9,7 @@ import ast
 import html
 import posixpath
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import griffe
@@ -17,6 +18,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from site_settings import settings_tables
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = sorted(path.parent for path in (ROOT / "morenas").glob("*/__init__.py"))
@@ -62,11 +64,17 @@ def first_line(module: Path) -> str:
     return " ".join(docstring.split("\n\n")[0].split())
 
 
+MADE: dict[str, Callable[[], str]] = {"packages": packages_table, "settings": settings_tables}
+"""What is made for a page when it is built, to stand where its name does: in brackets, on a line of its own."""
+
+
 @event_priority(-100)  # after the plugin that puts parts of the README in
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Make links between files of the repository links between pages of the site."""
     own = page.file.src_uri
-    markdown = markdown.replace("[packages]", packages_table())
+    for name, make in MADE.items():
+        if f"\n[{name}]\n" in markdown:
+            markdown = markdown.replace(f"\n[{name}]\n", f"\n{make()}\n")
     in_docs = page.file.generated_by is None
     folder = posixpath.dirname(f"docs/{own}" if in_docs else own)
 

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import griffe
 import pytest
+import site_settings
 from mkdocs.config.base import load_config
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from omegaconf import OmegaConf
 from site_hooks import PACKAGES, SpacedSections, mathml, on_files, on_page_content, on_page_markdown, packages_table
+from tiny_runs import COMMANDS
+
+from morenas.run.composing import declared, leaves
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,3 +81,25 @@ def test_every_package_has_a_page_in_the_navigation_and_a_line_in_the_table(conf
         assert f"reference/{package.name}.md" in navigation
         assert f"`{package.name}`" in packages_table()
         assert files.get_file_from_path(f"reference/{package.name}.md") is not None
+
+
+def test_every_setting_of_every_command_is_in_the_tables_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site_settings, "OTHERS", ())
+    monkeypatch.setattr(site_settings, "_of_choices", lambda *_: [])  # what is chosen would have to be imported
+    tables = site_settings.settings_tables.__wrapped__()
+    for command in COMMANDS.values():
+        for key in leaves(declared(OmegaConf.structured(command.schema))):
+            assert f"\n| `{key}` | " in tables
+    assert tables.count("| `task.source` |") == 1 and tables.count("| `space.nblocks` |") == 1
+    assert "(to be set)" in tables and "`budget` | `custom`, `twentieth_of_lora32` |" in tables
+
+
+def test_settings_of_a_choice_stand_below_its_section() -> None:
+    (command,) = (one for one in COMMANDS.values() if one.name == "finetune")
+    found = "\n".join(site_settings._of_choices(command, "method", "method", {"method.name"}))
+    assert "With `method=boft`:" in found and "| `method.block_size` | `4` |" in found
+    assert site_settings._cell("a|b <c> *d* _e_") == "a\\|b &lt;c> \\*d\\* \\_e\\_"
+
+
+def test_help_of_a_command_without_sections_is_shown_as_it_is() -> None:
+    assert any("python -m morenas.export run=" in line for line in site_settings._help("export"))
