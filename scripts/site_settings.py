@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import functools
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 
 from morenas.base.builtin import BUILTIN
 from morenas.base.registry import registry
+from morenas.benchmark import command as benchmark
+from morenas.compare import command as compare
+from morenas.export import command as export
 from morenas.finetune.phase import COMMAND as FINETUNE
-from morenas.run.composing import compose_words, sections_with_a_choice, untyped
+from morenas.run.composing import compose_words, doors_of, untyped
 from morenas.run.launch import CONFIGS, Command, prepare
 from morenas.run.listing import Key
 from morenas.run.plugins import choices
-from morenas.run.usage import by_section, groups_of, keys
+from morenas.run.sections import Door
+from morenas.run.usage import all_groups, by_section, keys
+from morenas.run.words import keys_of
 from morenas.search.phase import COMMAND as SEARCH
 
-OTHERS = ("export", "compare", "benchmark")
-"""Commands with a few words of their own, without sections."""
+SMALL = {"export": export.COMMAND, "compare": compare.COMMAND, "benchmark": benchmark.COMMAND}
+"""Commands of a few keys, without sections."""
 
 
 @functools.cache  # a preview makes pages anew at every change
@@ -30,17 +33,20 @@ def settings_tables() -> str:
     for command, there in plain.items():
         own = [one for one in there if one not in common]
         parts += [f"## python -m morenas.{command.name}", "", *_groups(command), *_sections(command, own)]
-    return "\n".join([*parts, *(part for name in OTHERS for part in _help(name))])
+    for name, small in SMALL.items():
+        parts += [f"## python -m morenas.{name}", "", *_table(keys_of(small))]
+    return "\n".join(parts)
 
 
 def _sections(command: Command, there: Sequence[Key]) -> list[str]:
     """Keys by section, each with the settings that its choices have of their own."""
-    chosen = sections_with_a_choice(command.schema)
+    doors = doors_of(command.schema)
     parts = []
     for section, some in by_section(there).items():
+        told = {one.path for one in some}
         parts += [f"### {section}", "", *_table(some)] if some else []
-        if section in chosen and f"{section}.name" in {one.path for one in some}:
-            parts += _of_choices(command, section, chosen[section], {one.path for one in some})
+        if section in doors and f"{section}.{doors[section].key}" in told:
+            parts += _of_choices(command, section, doors[section], told)
     return parts
 
 
@@ -54,18 +60,19 @@ def _groups(command: Command) -> list[str]:
     """The groups, each with its choices."""
     rows = [
         f"| `{group}` | {', '.join(f'`{name}`' for name in choices(group, CONFIGS, kind))} |"
-        for group, kind in groups_of(command.schema, CONFIGS).items()
+        for group, kind in all_groups(command.schema, CONFIGS).items()
     ]
     return ["| group | choices |", "|---|---|", *rows, ""]
 
 
-def _of_choices(command: Command, section: str, kind: str, told: set[str]) -> list[str]:
+def _of_choices(command: Command, section: str, door: Door, told: set[str]) -> list[str]:
     """Settings that a choice of a section has and the default one has not."""
     parts = []
-    for name in filter(registry(kind).settings, BUILTIN[kind]):
-        own = [one for one in _keys(command, [f"{section}={name}"], [section]) if one.path.startswith(f"{section}.")]
+    for name in filter(registry(door.kind).settings, BUILTIN[door.kind]):
+        choice = f"{section}={name}" if door.key == "name" else f"{section}.{door.key}={name}"
+        own = [one for one in _keys(command, [choice], [section]) if one.path.startswith(f"{section}.")]
         if new := [one for one in own if one.path not in told]:
-            parts += [f"With `{section}={name}`:", "", *_table(new)]
+            parts += [f"With `{choice}`:", "", *_table(new)]
     return parts
 
 
@@ -77,9 +84,3 @@ def _table(keys: Iterable[Key]) -> list[str]:
 def _cell(text: str) -> str:
     """Text inside a table: no character of Markdown's or HTML's."""
     return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")
-
-
-def _help(command: str) -> list[str]:
-    words = [sys.executable, "-m", f"morenas.{command}", "--help"]
-    text = subprocess.run(words, capture_output=True, text=True, check=True, cwd=CONFIGS.parent).stdout
-    return [f"## python -m morenas.{command}", "", "```text", text.strip(), "```", ""]

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from morenas.base.errors import InputError, suggest
 from morenas.base.settings import check_name
 from morenas.run.ending import exit_status
-from morenas.run.listing import key, listed, written
+from morenas.run.listing import Key, key, listed, written
 
 HELP = ("--help", "-h")
 
@@ -55,9 +55,15 @@ def run_words(command: WordCommand, words: Sequence[str] | None = None) -> None:
 
 def usage(command: WordCommand) -> str:
     """What a command does, and what its keys mean."""
+    return "\n".join(
+        [command.about, "", "Every key is set by key=value, or by --key value.", "", *listed(keys_of(command))]
+    )
+
+
+def keys_of(command: WordCommand) -> list[Key]:
+    """Every key of a command with its default and what it means."""
     plain: Any = OmegaConf.to_container(OmegaConf.structured(command.settings))
-    keys = [key(one.name, plain[one.name], command.settings, one) for one in fields(command.settings)]
-    return "\n".join([command.about, "", "Every key is set by key=value, or by --key value.", "", *listed(keys)])
+    return [key(one.name, plain[one.name], command.settings, one) for one in fields(command.settings)]
 
 
 def parse(command: WordCommand, words: Sequence[str]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import griffe
@@ -13,9 +14,10 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from omegaconf import OmegaConf
 from site_hooks import PACKAGES, SpacedSections, mathml, on_files, on_page_content, on_page_markdown, packages_table
+from site_settings import SMALL
 from tiny_runs import COMMANDS
 
-from morenas.run.composing import declared, leaves
+from morenas.run.composing import declared, doors_of, leaves
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,22 +86,19 @@ def test_every_package_has_a_page_in_the_navigation_and_a_line_in_the_table(conf
 
 
 def test_every_setting_of_every_command_is_in_the_tables_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(site_settings, "OTHERS", ())
     monkeypatch.setattr(site_settings, "_of_choices", lambda *_: [])  # what is chosen would have to be imported
     tables = site_settings.settings_tables.__wrapped__()
     for command in COMMANDS.values():
         for key in leaves(declared(OmegaConf.structured(command.schema))):
             assert f"\n| `{key}` | " in tables
     assert tables.count("| `task.source` |") == 1 and tables.count("| `space.nblocks` |") == 1
+    for small in SMALL.values():
+        assert all(f"\n| `{field.name}` | " in tables for field in fields(small.settings))
     assert "(to be set)" in tables and "`budget` | `custom`, `twentieth_of_lora32` |" in tables
 
 
 def test_settings_of_a_choice_stand_below_its_section() -> None:
     (command,) = (one for one in COMMANDS.values() if one.name == "finetune")
-    found = "\n".join(site_settings._of_choices(command, "method", "method", {"method.name"}))
+    found = "\n".join(site_settings._of_choices(command, "method", doors_of(command.schema)["method"], {"method.name"}))
     assert "With `method=boft`:" in found and "| `method.block_size` | `4` |" in found
     assert site_settings._cell("a|b <c> *d* _e_") == "a\\|b &lt;c> \\*d\\* \\_e\\_"
-
-
-def test_help_of_a_command_without_sections_is_shown_as_it_is() -> None:
-    assert any("python -m morenas.export run=" in line for line in site_settings._help("export"))
