@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Before any of the libraries is imported: they read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Results are compared bit for bit, and the suite may share its machine.
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 import pytest
-import torch
-from tiny_models import save_tiny, save_tiny_causal
-from tiny_runs import CommandLine, write_records, write_task
 
 from morenas.base.registry import REGISTRIES, register
 
-# Results are compared bit for bit, and the suite may share its machine.
-torch.set_num_threads(1)
+if TYPE_CHECKING:  # imported in the fixtures: the process that hands tests out to others needs none of the libraries
+    from tiny_runs import CommandLine
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the libraries hold alone from now on: looking through it for garbage takes longer than many a test."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Tests kill processes, but never the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
 
 
 def _real(kind: str) -> Path:
@@ -52,6 +66,8 @@ def _wandb_in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def reporting_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
     """Runs a command of the package in this process: ``command("search", "+task=demo", ...)``."""
+    from tiny_runs import CommandLine
+
     return CommandLine(monkeypatch, capfd)
 
 
@@ -73,22 +89,30 @@ def doors(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, Any], None]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny BERT without a head, and its tokenizer."""
+    from tiny_models import save_tiny
+
     return save_tiny("bert", tmp_path_factory.mktemp("tiny-bert"))
 
 
 @pytest.fixture(scope="session")
 def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train.jsonl and validation.jsonl of a task that a tiny model can learn."""
+    from tiny_runs import write_task
+
     return write_task(tmp_path_factory.mktemp("tiny-task"))
 
 
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of a tiny causal language model."""
+    from tiny_models import save_tiny_causal
+
     return save_tiny_causal(tmp_path_factory.mktemp("models") / "llama", "llama")
 
 
 @pytest.fixture(scope="session")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of record files."""
+    from tiny_runs import write_records
+
     return write_records(tmp_path_factory.mktemp("records"))
