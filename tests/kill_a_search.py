@@ -2,7 +2,8 @@
 
     python kill_a_search.py <folder> <words of the command line>
 
-Runs as a program: it imports once and forks each run, so that a kill costs no import.
+Runs as a program: it imports once, also what a run imports at its first need, and forks each run, so that a kill
+costs no import.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import sklearn.metrics  # noqa: F401
 import torch
 from tiny_runs import run
 
+import morenas.finetune.loop
+import morenas.search.engine  # noqa: F401
 from morenas.base.files import sha256
 from morenas.run import publish
 
@@ -65,8 +69,14 @@ def lines(directory: Path) -> int:
 
 
 def after(seconds: float) -> Moment:
-    end = time.monotonic() + seconds
-    return lambda directory: time.monotonic() > end and (directory / ".hydra" / "run.json").exists()
+    """A time after the first look."""
+    began: list[float] = []
+
+    def moment(directory: Path) -> bool:
+        began.append(time.monotonic())
+        return began[-1] > began[0] + seconds and (directory / ".hydra" / "run.json").exists()
+
+    return moment
 
 
 MOMENTS: dict[str, Moment] = {
@@ -77,10 +87,21 @@ MOMENTS: dict[str, Moment] = {
     ),
     "in the comparison": lambda directory: (directory / "checkpoints" / "finetune.json").exists(),
 }
+"""In the order in which one run meets them."""
 
 
-def outcome(directory: Path, kills: int) -> dict[str, Any]:
-    """What must be equal, and how often the run was killed."""
+def killed_at(moments: list[Moment], directory: Path, words: list[str]) -> dict[str, Any]:
+    """Kill one run at each of the moments, resume it each time, and let it finish; its outcome."""
+    kills, child = [], start([*words, f"hydra.run.dir={directory}"])
+    for moment in moments:
+        kills.append(kill_when(child, moment, directory))
+        child = start([f"resume={directory}"])
+    finish(child)
+    return outcome(directory, kills)
+
+
+def outcome(directory: Path, kills: list[bool]) -> dict[str, Any]:
+    """What must be equal, and which of the kills hit a run at work."""
     results = json.loads((directory / "results.json").read_text())
     logs = [json.loads(line) for line in (directory / "search" / "metrics.jsonl").read_text().splitlines()]
     return {
@@ -101,19 +122,13 @@ def main() -> None:
     began = time.monotonic()
     finish(start([*words, f"hydra.run.dir={root / 'never'}"]))
     whole = time.monotonic() - began
-    found = {"never": outcome(root / "never", 0)}
-    for name, moment in MOMENTS.items():
-        directory = root / name.replace(" ", "-")
-        killed = kill_when(start([*words, f"hydra.run.dir={directory}"]), moment, directory)
-        finish(start([f"resume={directory}"]))
-        found[name] = outcome(directory, int(killed))
-    directory, kills = root / "random", 0
-    child = start([*words, f"hydra.run.dir={directory}"])
-    for _ in range(3):
-        kills += kill_when(child, after(random.uniform(0.1, 0.5) * whole), directory)
-        child = start([f"resume={directory}"])
-    finish(child)
-    found["at random"] = outcome(directory, kills)
+    chosen = [*MOMENTS.values()]
+    drawn = [after(random.uniform(0.1, 0.35) * whole) for _ in range(3)]
+    found = {
+        "never": outcome(root / "never", []),
+        "at each moment": killed_at(chosen, root / "chosen", words),
+        "at random": killed_at(drawn, root / "random", words),
+    }
     print(json.dumps(found))
 
 
