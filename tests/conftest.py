@@ -21,6 +21,7 @@ import pytest
 from morenas.base.registry import REGISTRIES, register
 
 if TYPE_CHECKING:  # imported in the fixtures: the process that hands tests out to others needs none of the libraries
+    from forked import Forked
     from tiny_runs import CommandLine
 
 
@@ -61,6 +62,15 @@ def real_models() -> Path:
 def _wandb_in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
+
+
+@pytest.fixture(scope="session")
+def forked() -> Iterator[Forked]:
+    """Runs programs in processes of their own."""
+    from forked import Forked
+
+    with Forked() as forked:
+        yield forked
 
 
 @pytest.fixture

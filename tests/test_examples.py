@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Forked
 from tiny_models import save_tiny_causal
 from transformers import AutoModelForCausalLM
 
@@ -18,26 +16,17 @@ import morenas
 from morenas.base.files import read_json
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SECONDS = 120  # a limit; on one core they take about ten
 
 
-def run(program: str, folder: Path, *words: str) -> str:
+def run(forked: Forked, program: str, folder: Path, *words: str) -> str:
     """What a program prints, in a process of its own with one thread and no network."""
-    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / program), *words],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**environment, "CUDA_VISIBLE_DEVICES": ""},
-        timeout=SECONDS,
-    )
+    done = forked(EXAMPLES / program, folder, *words, path=[EXAMPLES.parent])
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_a_search_inside_a_trainer_program_leaves_a_lora_that_computes_the_same(tmp_path: Path) -> None:
-    said = run("search_then_trainer.py", tmp_path)
+def test_a_search_inside_a_trainer_program_leaves_a_lora_that_computes_the_same(forked: Forked, tmp_path: Path) -> None:
+    said = run(forked, "search_then_trainer.py", tmp_path, "--steps", "30")
     architecture = morenas.Architecture.from_json(tmp_path / "out" / "architecture.json")
     found = re.search(r"found: adapters on (\d+) of 24 layers, ([\d,]+) parameters", said)
     assert found and int(found[1]) == len(architecture.modules)
@@ -50,10 +39,10 @@ def test_a_search_inside_a_trainer_program_leaves_a_lora_that_computes_the_same(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
-def test_an_accelerate_loop_trains_beside_bfloat16_weights_and_merges(tmp_path: Path) -> None:
-    said = run("accelerate_loop.py", tmp_path)
+def test_an_accelerate_loop_trains_beside_bfloat16_weights_and_merges(forked: Forked, tmp_path: Path) -> None:
+    said = run(forked, "accelerate_loop.py", tmp_path, "--epochs", "2")
     losses = [float(loss) for loss in re.findall(r"epoch \d: loss ([\d.]+)", said)]
-    assert len(losses) == 4 and losses[-1] < losses[0]
+    assert len(losses) == 2 and losses[-1] < losses[0]
     both = re.search(r"loss with the adapter ([\d.]+), merged into the model ([\d.]+)", said)
     assert both and abs(float(both[1]) - float(both[2])) < 0.02
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "merged")
@@ -61,13 +50,13 @@ def test_an_accelerate_loop_trains_beside_bfloat16_weights_and_merges(tmp_path: 
     assert all(parameter.isfinite().all() for parameter in merged.parameters())
 
 
-def test_the_loop_takes_a_model_of_ones_own_and_an_architecture_from_a_file(tmp_path: Path) -> None:
+def test_the_loop_takes_a_model_of_ones_own_and_an_architecture_from_a_file(forked: Forked, tmp_path: Path) -> None:
     base = save_tiny_causal(tmp_path / "mine", "llama")
     linears = morenas.target_linears(AutoModelForCausalLM.from_pretrained(base))
     name = next(iter(linears))
     morenas.Architecture.from_shapes({name: (2, 3)}, linears, str(base), 10**5).to_json(tmp_path / "architecture.json")
     own = ("--model", "mine", "--architecture", "architecture.json", "--epochs", "1", "--out", "own")
-    assert "epoch 1: loss" in run("accelerate_loop.py", tmp_path, *own)
+    assert "epoch 1: loss" in run(forked, "accelerate_loop.py", tmp_path, *own)
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "own" / "merged").state_dict()
     plain = AutoModelForCausalLM.from_pretrained(base).state_dict()
     changed = [key for key, value in plain.items() if not torch.allclose(value, merged[key], atol=1e-6)]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import plain_peft
 import pytest
-from tiny_exports import export
+from forked import Forked
+from tiny_exports import export, plain
 from tiny_runs import CommandLine, read
 
 from morenas.models import load_pretrained, target_linears
@@ -37,7 +34,7 @@ def first_rows(real: Path, folder: Path) -> list[dict[str, Any]]:
 
 
 def test_rte_by_minilm_has_the_same_accuracy_to_the_last_digit(
-    command: CommandLine, real_data: Path, real_models: Path, tmp_path: Path
+    command: CommandLine, forked: Forked, real_data: Path, real_models: Path, tmp_path: Path
 ) -> None:
     model = real_models / "all-MiniLM-L6-v2-fp16"
     if not model.is_dir():
@@ -52,12 +49,7 @@ def test_rte_by_minilm_has_the_same_accuracy_to_the_last_digit(
     export(f"run={tmp_path / 'run'}", "to=lora", f"out={tmp_path / 'lora'}")
     texts = [{"premise": row["sentence1"], "hypothesis": row["sentence2"], "label": row["label"]} for row in rows]
     (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, texts)))
-    jobs = {"exports": [["lora", str(tmp_path / "lora"), str(model)]], "tests": str(tmp_path / "test.jsonl")}
-    (tmp_path / "jobs.json").write_text(json.dumps({**jobs, "out": str(tmp_path / "out.json")}))
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    program = [sys.executable, "-P", plain_peft.__file__, str(tmp_path / "jobs.json")]
-    there = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert there.returncode == 0, there.stderr
-    ((accuracy, logits),) = read(tmp_path / "out.json")
+    exports = [("lora", tmp_path / "lora", model)]
+    ((accuracy, logits),) = plain(forked, exports, tmp_path / "test.jsonl", tmp_path)
     assert len(logits) == len(rows)
     assert accuracy == read(tmp_path / "run" / "results.json")["methods"][0]["metrics"]["test"]["accuracy"]

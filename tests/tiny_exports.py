@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import plain_peft
 import pytest
 import torch
+from forked import Forked
 from peft import PeftModel
 from tiny_models import Tiny
 from tiny_runs import read, run, task_words
@@ -52,13 +51,11 @@ def baseline(method: str, tiny_task: Path, model: Path, directory: Path) -> Path
     return train(directory, "finetune", *kept, "training.max_steps=4", "training.evals=1")
 
 
-def plain(exports: list[tuple[str, Path, Path]], tests: Path, folder: Path) -> list[Any]:
+def plain(forked: Forked, exports: list[tuple[str, Path, Path]], tests: Path, folder: Path) -> list[Any]:
     """Accuracy and logits of exports ``(form, folder, base)`` in a process without morenas."""
     jobs = {"exports": [list(map(str, export)) for export in exports], "tests": str(tests), "out": str(folder / "out")}
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    words = [sys.executable, "-P", plain_peft.__file__, str(folder / "jobs.json")]
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    done = forked(Path(plain_peft.__file__), folder, str(folder / "jobs.json"))
     assert done.returncode == 0, done.stderr
     return list(read(folder / "out"))
 

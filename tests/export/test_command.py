@@ -12,6 +12,7 @@ from pathlib import Path
 import plain_peft
 import pytest
 import torch
+from forked import Forked
 from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_adapters import logits, more_config
@@ -25,7 +26,7 @@ from morenas.models import load_pretrained
 
 
 def test_without_morenas_every_export_has_the_run_s_metric_to_the_last_digit(
-    found: Path, tiny_task: Path, tiny_model: Path, tmp_path: Path
+    forked: Forked, found: Path, tiny_task: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     export(f"run={found}", "to=lora", f"out={tmp_path / 'lora'}")
     export(f"run={found}", "to=lora", f"out={tmp_path / 'auto'}", "uniform_rank=true", "max_rank=16")
@@ -36,7 +37,7 @@ def test_without_morenas_every_export_has_the_run_s_metric_to_the_last_digit(
         patch.setattr(plain_peft, "load", lambda form, folder, base: native(found, tiny_model))
         accuracy, expected = plain_peft.measure("lora", "", str(tiny_model), str(tests))
     assert accuracy == measured(found) > 0.6
-    for theirs, computed in plain(exports, tests, tmp_path):
+    for theirs, computed in plain(forked, exports, tests, tmp_path):
         assert theirs == accuracy
         assert difference(torch.tensor(computed), torch.tensor(expected)) <= 1e-5
 
@@ -217,7 +218,7 @@ def test_a_run_of_a_language_model_is_exported_as_one(kind: str, found: Path, tm
 
 
 @pytest.mark.slow
-def test_the_demo_has_the_same_metric_in_every_form(command: CommandLine, tmp_path: Path) -> None:
+def test_the_demo_has_the_same_metric_in_every_form(command: CommandLine, forked: Forked, tmp_path: Path) -> None:
     from morenas.tasks.load import load_task
     from morenas.tasks.spec import TaskSpec
 
@@ -231,5 +232,5 @@ def test_the_demo_has_the_same_metric_in_every_form(command: CommandLine, tmp_pa
     for form in ("lora", "merged"):
         export(f"run={tmp_path / 'run'}", f"to={form}", f"out={tmp_path / form}")
     exports = [(form, tmp_path / form, base) for form in ("lora", "merged")]
-    theirs = plain(exports, tmp_path / "test.jsonl", tmp_path)
+    theirs = plain(forked, exports, tmp_path / "test.jsonl", tmp_path)
     assert [accuracy for accuracy, _ in theirs] == [measured(tmp_path / "run")] * 2

@@ -1,6 +1,7 @@
 """Fine-tune, be killed by SIGKILL at random moments, go on; print what the adapters came to.
 
-Runs as a program: it imports once and forks each run, so that a kill costs no import.
+Runs as a program: it imports once, also what a run imports at its first need, and forks each run, so that a kill
+costs no import.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import sklearn.metrics  # noqa: F401
 import torch
 from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_data
 
@@ -29,7 +31,7 @@ def train(directory: Path) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(time.time_ns() % 2**32)  # nothing may depend on what came before
     model = tiny_adapted(Lora(rank=2, dropout=0.1))
-    finetune(model, tiny_data(), replace(SETTINGS, max_steps=40, evals=20), directory / "checkpoints", Recorder())
+    finetune(model, tiny_data(), replace(SETTINGS, max_steps=24, evals=12), directory / "checkpoints", Recorder())
     save_adapter(model, directory / "adapter")
 
 
