@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -182,6 +183,47 @@ def test_where_nothing_is_worth_an_adapter_the_head_is_trained_and_no_lora_compa
     (row,) = read(tmp_path / "run" / "results.json")["methods"]
     assert (row["name"], row["adapter_params"]) == ("head", 0)
     assert read(tmp_path / "run" / "architecture.json")["modules"] == {}
+
+
+LATENCY = """
+from dataclasses import dataclass
+
+from morenas.base.registry import register
+
+
+@dataclass(frozen=True)
+class Latency:
+    call: int = 5
+
+    def __call__(self, layer, choice):
+        return choice.blk_r and self.call + choice.nblocks * choice.blk_r
+
+
+register("cost", "latency", Latency)
+"""
+
+
+@pytest.mark.parametrize("given", [["budget=custom", "budget.value=30"], ["budget.lora_rank=8", "budget.fraction=0.3"]])
+def test_a_budget_may_be_counted_in_a_cost_that_a_plugin_brings(
+    command: CommandLine, words: list[str], given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_costs.py").write_text(LATENCY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_costs", raising=False)
+    monkeypatch.setattr(registry("cost"), "_targets", dict(registry("cost")._targets))
+    kept = [word for word in words if not word.startswith("budget")]
+    done = command("search", *kept, *given, "plugins=[my_costs]", "budget.cost=latency", "budget.call=6")
+    assert done.status == 0, done.err
+    architecture, results = read(tmp_path / "run" / "architecture.json"), read(tmp_path / "run" / "results.json")
+    budget = architecture["budget"]
+    assert budget["cost"] == {"name": "latency", "call": 6} and budget == results["budget"] and "params" not in budget
+    shapes = architecture["modules"].values()
+    assert 0 < sum(6 + shape["nblocks"] * shape["blk_r"] for shape in shapes) <= budget["value"]
+    assert architecture["params"] == results["methods"][0]["adapter_params"]
+    assert f"for at most {budget['value']} of latency" in " ".join(done.out.split())
+    wrong = command("search", *kept, *given, "plugins=[my_costs]", "budget.cost=latence")
+    assert wrong.status == 2 and "did you mean 'latency'" in wrong.err
 
 
 @pytest.mark.parametrize(
