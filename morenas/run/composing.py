@@ -90,16 +90,19 @@ def typed_node(composed: DictConfig, schema: Schema, whole: Collection[str] = ()
     Args:
         whole: Sections to have them whatever was set.
     Raises:
-        InputError: If there is no such object.
+        InputError: If there is no such object, or a setting of its own has the name of another key of the section.
     """
     node = OmegaConf.structured(schema)
     for name, door in doors_of(schema).items():
         chosen = str(composed[name].get(door.key))
         registry(door.kind).check(chosen, f"{name}.{door.key}")
-        if name in whole or set(composed[name]) - set(node[name]):
+        wanted = name in whole or set(composed[name]) - set(node[name])
+        if wanted or registry(door.kind).is_loaded(chosen):
             own: Any = registry(door.kind).get(chosen)
             if isinstance(own, type) and is_dataclass(own):
-                node[name] = section(own, leave=list(node[name]), keys=OmegaConf.get_type(node, name), own=True)
+                _check_own_names(own, set(node[name]), f"{name}.{door.key}={chosen}")
+                if wanted:
+                    node[name] = section(own, keys=OmegaConf.get_type(node, name), own=True)
     return node
 
 
@@ -145,6 +148,13 @@ def leaves(keys: Collection[str]) -> list[str]:
 def known_keys(schema: Schema) -> list[str]:
     """Every key of a schema, but those that depend on what is chosen by name."""
     return sorted(declared(OmegaConf.structured(schema)))
+
+
+def _check_own_names(own: type[Any], taken: Collection[str], who: str) -> None:
+    if clash := sorted({one.name for one in fields(own)} & set(taken)):
+        raise InputError(
+            f"{who}: its setting '{clash[0]}' has the name of another key here; it needs a name of its own."
+        )
 
 
 def _check_keys(composed: DictConfig, typed: DictConfig, doors: Mapping[str, Door]) -> None:

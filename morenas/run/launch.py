@@ -30,8 +30,9 @@ from morenas.run.composing import (
 from morenas.run.directory import RunDirectory
 from morenas.run.ending import REFUSED, exit_status, fail, refuse
 from morenas.run.hydra_errors import explain, key_of
+from morenas.run.listing import HELP
 from morenas.run.reading import read_unfinished
-from morenas.run.usage import HELP, usage
+from morenas.run.usage import usage
 
 CONFIGS = Path(config_directory())
 
@@ -53,7 +54,7 @@ class Command:
     execute: Callable[[Any, RunDirectory], float]
 
 
-class _Told(Exception):
+class _JobRefused(Exception):
     """A job's input was refused, and the error has been printed."""
 
 
@@ -61,7 +62,7 @@ def launch(command: Command) -> None:
     """Do what the command line says."""
     words = sys.argv[1:]
     quiet_quantizers()
-    # Hydra then raises its errors, so that they can be told in one message and with the right exit status.
+    # Hydra then raises its errors, so that they become one line and the right exit status.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         with exit_status():
@@ -70,7 +71,7 @@ def launch(command: Command) -> None:
                 _launch(command, words)
             except (HydraException, OmegaConfBaseException) as error:
                 raise InputError(_explained(error, command.schema)) from error
-    except _Told:
+    except _JobRefused:
         sys.exit(REFUSED)
 
 
@@ -139,7 +140,7 @@ def _job(command: Command, composed: DictConfig) -> float:
             refuse(str(error))
         # Hydra raises the first of a sweep's errors again, when all jobs are through.
         print(f"morenas: error: job {settings.job.num}: {error}", file=sys.stderr)
-        raise _Told from error
+        raise _JobRefused from error
 
 
 def _resume(command: Command, path: Path, words: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from omegaconf import MISSING
 
 from morenas.base.settings import meanings, names_of
 
+HELP = ("--help", "-h")
 WIDTH = 120  # columns
 LONG_VALUE = 22  # columns; what is longer stands on a line of its own
 
@@ -74,5 +75,5 @@ def _for_reading(meaning: str) -> str:
 
 def _one_of(names: Sequence[str], meaning: str) -> str:
     """What a key may be, where its meaning does not say."""
-    told = all(re.search(rf"\b{re.escape(name)}\b", meaning) for name in names)
-    return "" if told else f"One of {', '.join(names)}."
+    said = all(re.search(rf"\b{re.escape(name)}\b", meaning) for name in names)
+    return "" if said else f"One of {', '.join(names)}."

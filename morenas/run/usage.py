@@ -12,10 +12,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from morenas.base.errors import InputError, suggest
 from morenas.base.registry import registry
 from morenas.run.composing import Schema, compose_words, declared, doors_of, groups_of, leaves, typed_node, untyped
-from morenas.run.listing import WIDTH, Key, key, listed
+from morenas.run.listing import HELP, WIDTH, Key, key, listed
 from morenas.run.plugins import choices
-
-HELP = ("--help", "-h")
 
 
 def usage(command: str, about: str, schema: Schema, configs: Path, words: Sequence[str]) -> str:

@@ -17,9 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from morenas.base.errors import InputError, suggest
 from morenas.base.settings import check_name
 from morenas.run.ending import exit_status
-from morenas.run.listing import Key, key, listed, written
-
-HELP = ("--help", "-h")
+from morenas.run.listing import HELP, Key, key, listed, written
 
 
 @dataclass(frozen=True)

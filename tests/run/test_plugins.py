@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,16 @@ def test_a_registered_object_is_chosen_with_settings_of_its_own(plugin: str) -> 
 def test_names_settings_and_types_are_checked(plugin: str, words: list[str], said: str) -> None:
     with pytest.raises(InputError, match=said):
         composed("search", ["+task=demo", f"plugins=[{plugin}]", *words])
+
+
+def test_a_setting_of_its_own_may_not_have_the_name_of_another_key(plugin: str) -> None:
+    @dataclass(frozen=True)
+    class Shared:
+        sharing: str = "none"
+
+    registry("relaxation").register("shared", Shared)
+    with pytest.raises(InputError, match=r"relaxation.name=shared: its setting 'sharing' has the name of another key"):
+        composed("search", ["+task=demo", "relaxation=shared"])
 
 
 def test_help_lists_it_with_what_its_settings_mean(command: CommandLine, plugin: str) -> None:
