@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -18,6 +19,7 @@ from tiny_runs import COMMANDS, SEARCH_WORDS, CommandLine, composed, task_words
 import morenas
 from morenas.adapters.published import to_published
 from morenas.base.files import read_json
+from morenas.base.registry import GROUP
 from morenas.benchmark import command as benchmark
 from morenas.compare import command as compare
 from morenas.export import command as export
@@ -157,6 +159,13 @@ def test_every_file_of_the_repository_that_is_named_exists(document: Path) -> No
     words = {word for code in CODE.findall(shown(document)) for word in code.split()}
     named = {word for word in words if word.split("/")[0] in TREES and "/" in word and "<" not in word}
     assert {word for word in named if not (ROOT / word).exists()} == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_and_name_of_the_package_that_is_named_exists(document: Path) -> None:
+    text = re.sub(r"^\| .*? \| ", "", shown(document), flags=re.MULTILINE)  # of a table, what was before, say
+    for name in (word for word in CODE.findall(text) if re.fullmatch(r"morenas(\.\w+)+", word)):
+        assert name == GROUP or pkgutil.resolve_name(name) is not None
 
 
 def test_the_page_on_runs_explains_every_file_key_and_metric_of_a_run(
