@@ -37,8 +37,8 @@ def execute(config: SearchRunConfig, directory: RunDirectory) -> float:
     """Run the phases: search, final fine-tune, comparison; return the main metric on the select split."""
     check_comparison(config)
     fill(TrainingSettings, config.training)
-    search_settings(config, final_steps=1)  # what is wrong whatever the steps is refused now
-    check_sources(config)
+    check_sources(config)  # before anything heavy is imported
+    search_settings(config, final_steps=1)  # what is wrong whatever the steps is refused before data is read
     from morenas.run.publish import publish
     from morenas.run.session import session
 
