@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from morenas.base.errors import InputError, suggest
 from morenas.base.registry import registry
@@ -56,18 +58,9 @@ def keys(composed: DictConfig, schema: Schema, topics: Collection[str]) -> list[
         if section in wanted or registry(door.kind).is_loaded(str(composed[section][door.key]))
     }
     typed = typed_node(composed, schema, loaded)
-    values = OmegaConf.merge(typed, composed)
+    values: Any = OmegaConf.to_container(OmegaConf.merge(typed, composed))  # references to other keys stay as written
     there = declared(typed)
-    return [key(path, _plain(values, path), *there[path]) for path in leaves(there)]
-
-
-def _plain(values: Any, path: str) -> Any:
-    """The value at a path, MISSING where it has to be set."""
-    parent, _, name = path.rpartition(".")
-    holder = OmegaConf.select(values, parent) if parent else values
-    if OmegaConf.is_missing(holder, name):
-        return MISSING
-    return OmegaConf.to_container(holder[name]) if OmegaConf.is_config(holder[name]) else holder[name]
+    return [key(path, reduce(getitem, path.split("."), values), *there[path]) for path in leaves(there)]
 
 
 def by_section(keys: Sequence[Key]) -> dict[str, list[Key]]:

@@ -32,6 +32,11 @@ def test_values_are_those_that_the_words_set(command: CommandLine) -> None:
     assert "glue/rte" in command("search", "--help", "task.name", "+task=glue/rte").out
 
 
+def test_a_task_that_still_lacks_something_is_told_too(command: CommandLine) -> None:
+    told = command("search", "--help", "task", "+task=hub").out
+    assert "(to be set)" in told and "${task.hub_path}" in told
+
+
 def test_names_that_a_key_may_take_are_told(command: CommandLine) -> None:
     assert "One of softmax, gumbel, dirichlet." in " ".join(command("search", "--help", "relaxation.name").out.split())
     assert "model=demo|llama|" in command("search", "--help", "model").out
