@@ -105,7 +105,7 @@ def run_search(run: Session, config: SearchRunConfig, space: SearchSpace, budget
     """The bilevel search, from its checkpoint where there is one."""
     from morenas.base.seeds import derive
     from morenas.finetune.stage import final_steps
-    from morenas.search.engine import search_architecture
+    from morenas.search.engine import SearchData, search_architecture
     from morenas.tasks.encode import EncodedBatches
 
     settings = search_settings(config, final_steps(run))
@@ -117,15 +117,17 @@ def run_search(run: Session, config: SearchRunConfig, space: SearchSpace, budget
     with run.meter.phase("search") as measured:
         outcome = search_architecture(
             pretrained.model,
-            EncodedBatches(data.search_train, data.tokenizer, size, derive(config.seed, "search", "train")),
-            EncodedBatches(data.search_val, data.tokenizer, size, derive(config.seed, "search", "val")),
+            SearchData(
+                EncodedBatches(data.search_train, data.tokenizer, size, derive(config.seed, "search", "train")),
+                EncodedBatches(data.search_val, data.tokenizer, size, derive(config.seed, "search", "val")),
+                EncodedBatches(data.select, data.tokenizer, size, derive(config.seed, "search", "select")),
+            ),
             space,
             budget,
             settings,
             pretrained.head,
             checkpoint=run.directory.checkpoints / "search.safetensors",
             observer=run.observer,
-            select_batches=EncodedBatches(data.select, data.tokenizer, size, derive(config.seed, "search", "select")),
         )
         measured.steps = outcome.steps
     return outcome

@@ -13,7 +13,7 @@ from morenas.benchmark.alone import mean_loss
 from morenas.benchmark.methods.result import FORWARD, SearchResult
 from morenas.benchmark.problem import Batch, Problem
 from morenas.benchmark.reference import random_architectures
-from morenas.search.engine import SearchOutcome, SearchSettings, search_architecture
+from morenas.search.engine import SearchData, SearchOutcome, SearchSettings, search_architecture
 from morenas.supernet import Supernet
 
 SHARE = 0.65  # weight steps, of the recipe's: the default of ``search.steps_fraction``
@@ -47,8 +47,10 @@ def searched(steps: float = SHARE, warmup: float = 1.0, **changes: Any) -> Calla
 
         outcome = search_architecture(
             problem.model,
-            problem.batches("search_train", derive(seed, "search", "train")),
-            problem.batches("search_val", derive(seed, "search", "val")),
+            SearchData(
+                problem.batches("search_train", derive(seed, "search", "train")),
+                problem.batches("search_val", derive(seed, "search", "val")),
+            ),
             problem.space,
             problem.budget,
             settings,
