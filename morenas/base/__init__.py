@@ -1,1 +1,1 @@
-"""What everything stands on: errors, files, seeds, tensors, documents, the hub. Imports nothing of ours."""
+"""What everything stands on: errors, files, seeds, tensors, the hub, the registry. Imports nothing of ours."""

@@ -1,4 +1,4 @@
-"""From scores to one architecture that never exceeds the budget: one protocol, one selection a file."""
+"""Stage 2: from scores to one architecture that never exceeds the budget: one protocol, one selection a file."""
 
 from morenas.selection.argmax import argmax
 from morenas.selection.budgeted import budgeted
