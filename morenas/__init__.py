@@ -14,6 +14,7 @@ from morenas.base.version import __version__
 if TYPE_CHECKING:
     from morenas.adapters import MoReConfig, set_factors
     from morenas.base.errors import InputError, RunError
+    from morenas.base.registry import register
     from morenas.export.functions import from_lora, from_published, to_lora, to_merged
     from morenas.finetune.language import score_records
     from morenas.models.load import find_head, load_pretrained
@@ -41,6 +42,7 @@ __all__ = [
     "from_published",
     "load_pretrained",
     "numbered_batches",
+    "register",
     "score_records",
     "search_architecture",
     "set_factors",
@@ -55,6 +57,7 @@ _HOMES = {
     "morenas.search.engine": ("SearchOutcome", "search_architecture"),
     "morenas.tasks.batches": ("numbered_batches",),
     "morenas.base.errors": ("InputError", "RunError"),
+    "morenas.base.registry": ("register",),
     "morenas.export.functions": ("from_lora", "from_published", "to_lora", "to_merged"),
     "morenas.models.load": ("find_head", "load_pretrained"),
     "morenas.models.targets": ("target_linears",),

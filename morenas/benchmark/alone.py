@@ -1,4 +1,4 @@
-"""Architectures trained alone, by the problem's recipe, several side by side; what each comes to."""
+"""Architectures trained alone, by the problem's recipe, several side by side, and what each reaches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``python -m morenas.finetune`` is told on the command line."""
+"""What ``python -m morenas.finetune`` takes on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every run is told on the command line, whatever its stages: a key a field, each with what it means."""
+"""What every run takes on the command line, whatever its stages: one field a key, each with what it means."""
 
 from __future__ import annotations
 

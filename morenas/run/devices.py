@@ -13,7 +13,7 @@ def resolve_device(name: str) -> str:
     """Turn ``device=<name>`` into "cpu", "cuda:N" or "mps".
 
     Args:
-        name: "auto" takes the first GPU, then mps, then the processor.
+        name: "auto" takes the first GPU, then mps, then the CPU.
     Raises:
         InputError: If there is no such device here.
     """

@@ -24,7 +24,7 @@ def usage(command: str, about: str, schema: Schema, configs: Path, words: Sequen
     Args:
         about: What the command does, with examples.
         words: Of the command line. One without ``=``, such as ``training`` or ``training.evals``, is what help is
-            wanted on: that alone is told.
+            wanted on: that alone is shown.
     Raises:
         InputError: If there is nothing of that name.
     """

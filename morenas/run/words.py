@@ -1,7 +1,7 @@
 """Commands of a few keys, which need no Hydra: the same words as elsewhere, and flags too.
 
 ``key=value`` and ``--key value`` and ``--key=value`` say the same; a list is ``key=[a,b]`` or ``--key a b``, and a flag
-without a value is ``true``. What a command is told is a dataclass whose docstring says what the keys mean.
+without a value is ``true``. What a command takes is a dataclass whose docstring says what the keys mean.
 """
 
 from __future__ import annotations

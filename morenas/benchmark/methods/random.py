@@ -14,8 +14,8 @@ from morenas.space import sample_architecture
 from morenas.supernet import Supernet
 from morenas.supernet.prepare import prepared
 
-ASKED = 32  # architectures that a supernet is asked about
-BATCHES = 4  # of "select", on which it is asked: as many as our search measures on
+MEASURED = 32  # architectures whose loss is measured in the supernet
+BATCHES = 4  # of "select", to measure on: as many as our search measures on
 
 
 def random_alone(problem: Problem, seed: int) -> SearchResult:
@@ -33,7 +33,7 @@ def random_alone(problem: Problem, seed: int) -> SearchResult:
 def random_shared(problem: Problem, seed: int) -> SearchResult:
     """A supernet trained on a random architecture a step; then the best of many draws by its loss on "select"."""
     generator = torch.Generator().manual_seed(derive(seed, "random", "shared"))
-    asking = ASKED * BATCHES * FORWARD
+    asking = MEASURED * BATCHES * FORWARD
     steps = max(problem.recipe.steps // 2, int(problem.recipe.steps - asking))
     with prepared(problem.model, problem.space, "per_nblocks", seed, problem.head) as (net, head):
         descend(
@@ -43,7 +43,7 @@ def random_shared(problem: Problem, seed: int) -> SearchResult:
             derive(seed, "random", "shared"),
             before=lambda step: net.draw(sample_architecture(problem.space, problem.budget, generator)),
         )
-        draws = draw(problem, ASKED, derive(seed, "random", "asked"))
+        draws = draw(problem, MEASURED, derive(seed, "random", "asked"))
         losses = [_ask(problem, net, shapes, seed) for shapes in draws]
     return SearchResult(draws[losses.index(min(losses))], steps + asking)
 

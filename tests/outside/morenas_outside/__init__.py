@@ -3,7 +3,7 @@
 Some are registered as they are, some by their place, which is imported when they are chosen.
 """
 
-from morenas.base.registry import register
+from morenas import register
 
 from .cost import Padded
 from .tracker import Lines
