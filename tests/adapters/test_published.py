@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from grids import pairs
 from peft import PeftModel
 from safetensors.torch import save_file
 from tiny_models import save_tiny
@@ -48,9 +49,7 @@ def published_product(x: Tensor, first: Tensor, second: Tensor, out_features: in
     return torch.stack([torch.as_tensor(output) for output in outputs], dim=1)
 
 
-@pytest.mark.parametrize("blk_r", [1, 2, 3, 4])
-@pytest.mark.parametrize("nblocks", [1, 2, 3, 4, 6, 8])
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pairs(size=SIZES, nblocks=[1, 2, 3, 4, 6, 8], blk_r=[1, 2, 3, 4])
 def test_it_computes_the_same_and_is_written_back_equal(size: tuple[int, int], nblocks: int, blk_r: int) -> None:
     tensors, linears = published(*size, nblocks, blk_r), {"x": size}
     factors, rest = from_published(tensors, linears)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from grids import pairs
 from monarch_reference import TOLERANCE, dense, factors, relative_error
 
 from morenas.monarch import Link, to_dense, to_lora
@@ -11,9 +12,7 @@ from morenas.monarch import Link, to_dense, to_lora
 CASES = [(1, 3, 20, 12), (2, 2, 20, 12), (4, 3, 20, 12), (4, 2, 19, 13), (16, 8, 48, 50)]
 
 
-@pytest.mark.parametrize("link", Link)
-@pytest.mark.parametrize("blk_r", [1, 2, 3, 4, 6, 8])
-@pytest.mark.parametrize("nblocks", [1, 2, 3, 4, 8, 16])
+@pairs(nblocks=[1, 2, 3, 4, 8, 16], blk_r=[1, 2, 3, 4, 6, 8], link=Link)
 def test_the_dense_form_and_its_gradients_are_those_of_the_definition(nblocks: int, blk_r: int, link: Link) -> None:
     for shape in [(24, 36), (19, 13)]:  # rectangular; divided by no N but 1
         exact = factors(nblocks, blk_r, *shape)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from grids import pairs
 from kept import kept_bytes
 from monarch_reference import TOLERANCE, dense, factors, relative_error
 from torch import Tensor
@@ -21,9 +22,7 @@ Product = Callable[..., Tensor]
 WAYS: list[Product] = [multiply, *MULTIPLY_WAYS.values()]
 
 
-@pytest.mark.parametrize("link", Link)
-@pytest.mark.parametrize("blk_r", [1, 2, 3, 4, 6, 8])
-@pytest.mark.parametrize("nblocks", [1, 2, 3, 4, 8, 16])
+@pairs(nblocks=[1, 2, 3, 4, 8, 16], blk_r=[1, 2, 3, 4, 6, 8], link=Link)
 def test_values_and_gradients_equal_the_dense_reference(nblocks: int, blk_r: int, link: Link) -> None:
     for in_features, out_features in SHAPES:
         exact = factors(nblocks, blk_r, in_features, out_features)

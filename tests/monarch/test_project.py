@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
+from grids import pairs
 from monarch_reference import TOLERANCE, factors, relative_error
 
 from morenas.monarch import Link, project, to_dense
 
 SHAPES = [(20, 12), (19, 13)]  # rectangular; divided by no N but 1
-CASES = [
-    (n, r, *SHAPES[(i + j) % 2]) for i, n in enumerate((1, 2, 3, 4, 8, 16)) for j, r in enumerate((1, 2, 3, 4, 6, 8))
-]
+over_the_classes = pairs(nblocks=[1, 2, 3, 4, 8, 16], blk_r=[1, 2, 3, 4, 6, 8], shape=SHAPES, link=Link)
 
 
-@pytest.mark.parametrize("link", Link)
-@pytest.mark.parametrize("case", CASES)
-def test_a_matrix_of_the_class_is_its_own_projection(case: tuple[int, int, int, int], link: Link) -> None:
-    nblocks, blk_r, in_features, out_features = case
-    matrix = to_dense(*factors(*case), link, in_features, out_features).detach()
+@over_the_classes
+def test_a_matrix_of_the_class_is_its_own_projection(
+    nblocks: int, blk_r: int, shape: tuple[int, int], link: Link
+) -> None:
+    in_features, out_features = shape
+    matrix = to_dense(*factors(nblocks, blk_r, *shape), link, in_features, out_features).detach()
     found = to_dense(*project(matrix, nblocks, blk_r, link), link, in_features, out_features)
     torch.testing.assert_close(found, matrix)
 
@@ -32,10 +32,11 @@ def test_it_is_as_near_as_the_precision_allows(dtype: torch.dtype) -> None:
     assert relative_error(to_dense(first, second, Link.CYCLIC, 19, 13), best) < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("link", Link)
-@pytest.mark.parametrize("case", CASES)
-def test_the_error_is_the_energy_that_truncated_svds_leave(case: tuple[int, int, int, int], link: Link) -> None:
-    nblocks, blk_r, in_features, out_features = case
+@over_the_classes
+def test_the_error_is_the_energy_that_truncated_svds_leave(
+    nblocks: int, blk_r: int, shape: tuple[int, int], link: Link
+) -> None:
+    in_features, out_features = shape
     matrix = torch.randn(out_features, in_features, dtype=torch.float64)
     found = to_dense(*project(matrix, nblocks, blk_r, link), link, in_features, out_features)
     width = -(-in_features // nblocks)
