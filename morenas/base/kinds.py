@@ -8,3 +8,5 @@ SHARINGS = ("full", "per_nblocks")
 """Whether the block counts of a supernet layer share their factors, or each has its own."""
 GRANULARITIES = ("module", "type", "layer", "all")
 """Which modules take one choice together: none, those of a kind of layer, of a depth, or all of them."""
+POOLINGS = ("own", "mean")
+"""What a classifier's head reads of a sequence: what the model gives it by itself, or the mean of all tokens."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from morenas.base.errors import InputError
 from morenas.base.kinds import CAUSAL
+from morenas.models.pooling import RECORDED, check_pooling, pool_by_mean
 from morenas.models.quiet import quiet_transformers
 from morenas.models.source import WAYS_OUT, ModelSource, resolve_model
 from morenas.models.weights import FrozenWeights
@@ -48,6 +49,7 @@ def load_pretrained(
     seed: int = 0,
     attn_implementation: str | None = None,
     weights: FrozenWeights = FrozenWeights(),  # noqa: B008  it is frozen
+    pooling: str = "own",
 ) -> Pretrained:
     """Load a model by ``AutoModelForSequenceClassification``, or by ``AutoModelForCausalLM`` for a causal kind.
 
@@ -61,10 +63,13 @@ def load_pretrained(
         seed: Decides the start of the new head.
         attn_implementation: ``"eager"``, ``"sdpa"``, ... or the library's choice.
         weights: How the frozen weights are kept.
+        pooling: "mean" lets the head of an encoder read the mean of all tokens; "own" what the model gives it by
+            itself, or what its config records of an earlier "mean".
     Raises:
         InputError: If the model is missing, incomplete, damaged or of another kind, or if this machine cannot keep its
-            weights as ``weights`` says.
+            weights as ``weights`` says, or if it cannot pool so.
     """
+    check_pooling(pooling, kind)
     source, causal = resolve_model(name_or_path), kind in CAUSAL
     labels = {} if causal else _head_config(num_labels, label_names, kind)
     new_head = _head_to_come(source, labels) if weights.quantized and not causal else ()
@@ -79,6 +84,8 @@ def load_pretrained(
     _check_base(source, model, new, mismatched)
     if causal:
         _check_causal(source, model, new)
+    if not causal and "mean" in (pooling, getattr(model.config, RECORDED, "own")):
+        pool_by_mean(model)
     if weights.quantized:
         _try_out(source, model, weights)
     _limit_to_positions(tokenizer, model)

@@ -46,6 +46,7 @@ class BaseModel:
             derive(self.config.seed, "head"),
             model.attn_implementation,
             weights,
+            model.pooling,
         )
         loaded: Any = pretrained.model
         if self.task.spec.causal:

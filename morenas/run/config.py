@@ -7,7 +7,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from morenas.base.settings import door
+from morenas.base.kinds import POOLINGS
+from morenas.base.settings import door, one_of
 from morenas.models.weights import FrozenWeights
 from morenas.run.sections import section
 from morenas.tasks.spec import TaskSpec
@@ -22,10 +23,13 @@ class ModelKeys:
         name_or_path: Name on the Hugging Face hub, a local folder, or "demo".
         attn_implementation: How attention is computed: "eager", "sdpa" and others of transformers; None for its own
             choice.
+        pooling: What a classifier's head reads of a sequence: "own", as the model does it by itself, for most the first
+            token; or "mean" of all tokens, as sentence encoders (MiniLM, mpnet, e5 and others) were trained.
     """
 
     name_or_path: str = MISSING
     attn_implementation: str | None = None
+    pooling: str = one_of(POOLINGS, "own")
 
 
 @dataclass

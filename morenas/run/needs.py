@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from morenas.base.hub import require_hub
+from morenas.models.pooling import check_pooling
 from morenas.models.source import hub_need, resolve_model
 from morenas.run.config import RunConfig
 from morenas.run.sections import fill
@@ -15,6 +16,7 @@ def check_sources(config: RunConfig) -> None:
     Raises:
         InputError: Naming the key, or what cannot be reached and the ways round it.
     """
+    check_pooling(config.model.pooling, config.task.kind)
     needs = (task_spec(config).hub_need(), hub_need(config.model.name_or_path))
     require_hub(*(need for need in needs if need))
     resolve_model(config.model.name_or_path)
