@@ -186,8 +186,8 @@ def wanted(
             yield Row(*place, further, 0)
     for seed in SEEDS[1:]:
         for place in places:
-            if (rate := best_rate(known(), place)) is not None:
-                yield Row(*place, rate, seed)
+            if (best := best_rate(known(), place)) is not None:
+                yield Row(*place, best, seed)
 
 
 def best_rate(known: dict[Row, dict[str, Any]], place: tuple[str, str, str]) -> float | None:
