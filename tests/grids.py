@@ -19,9 +19,14 @@ def pairs(**values: Iterable[Any]) -> pytest.MarkDecorator:
 
 def in_turn(**values: Iterable[Any]) -> pytest.MarkDecorator:
     """Parametrize a test by the longest list, the values of the other parameters taking turns beside it."""
-    lists = [list(each) for each in values.values()]
+    return _parametrized(values, rows_in_turn(values.values()))
+
+
+def rows_in_turn(values: Iterable[Iterable[Any]]) -> list[tuple[Any, ...]]:
+    """The cases of ``in_turn``."""
+    lists = [list(each) for each in values]
     longest = max(map(len, lists))
-    return _parametrized(values, list(zip(*(islice(cycle(each), longest) for each in lists), strict=True)))
+    return list(zip(*(islice(cycle(each), longest) for each in lists), strict=True))
 
 
 def _parametrized(values: Iterable[str], rows: list[tuple[Any, ...]]) -> pytest.MarkDecorator:

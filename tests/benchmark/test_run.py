@@ -19,12 +19,12 @@ from morenas.benchmark.table import ArchitectureTable
 from morenas.benchmark.tabular import TabularTask
 from morenas.run.words import run_words
 
-NUMBER = 1  # a small one
+NUMBER = 8  # a small one
 
 
-def small(family: str = "plain") -> PlantedProblem:
+def small(family: str = "plain", number: int = NUMBER) -> PlantedProblem:
     """A planted problem with a recipe of seconds."""
-    problem = PlantedProblem(family, NUMBER)
+    problem = PlantedProblem(family, number)
     problem.recipe = replace(problem.recipe, steps=20, batch_size=32)
     return problem
 
@@ -46,23 +46,18 @@ class Sealed(PlantedProblem):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_keeps_to_the_budget_and_gives_the_model_back(name: str) -> None:
+def test_a_method_keeps_to_the_budget_costs_no_more_than_one_training_alone_and_gives_the_model_back(name: str) -> None:
     problem = small()
+    if name != "uniform":  # which costs several, and says so
+        problem.recipe = replace(problem.recipe, steps=96)  # of far fewer, the last measurements alone cost more
     before = {key: value.clone() for key, value in problem.model.state_dict().items()}
     modules = dict(problem.model.named_modules())
     found = METHODS[name](problem, 3)
     assert cost(problem.space, found.shapes) <= problem.budget
+    assert name == "uniform" or found.passes < problem.recipe.steps + 1
     assert dict(problem.model.named_modules()) == modules
     assert all(torch.equal(value, before[key]) for key, value in problem.model.state_dict().items())
     assert not any(parameter.requires_grad for parameter in problem.model.parameters())
-
-
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "uniform"])
-def test_a_method_costs_no_more_than_one_training_alone(name: str) -> None:
-    problem = PlantedProblem("plain", NUMBER)
-    problem.recipe = replace(problem.recipe, steps=120)
-    found = METHODS[name](problem, 0)
-    assert found.passes < problem.recipe.steps + 1
 
 
 @pytest.mark.parametrize("name", ["random logits", "untrained logits", "lora", "early gradient", "dense change"])
@@ -89,7 +84,7 @@ def test_rows_hold_what_was_judged() -> None:
 
 
 def test_the_best_of_half_a_budget_is_sought_beyond_what_was_found() -> None:
-    [row] = rows_of(small("half"), ["untrained logits"], [0])
+    [row] = rows_of(small("half", 1), ["untrained logits"], [0])
     assert row.best < row.loss and row.recovered is None
 
 

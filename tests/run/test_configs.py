@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
+from grids import rows_in_turn
 from omegaconf import OmegaConf
-from tiny_runs import composed
+from tiny_runs import COMMANDS, composed
 
 from morenas.base.errors import InputError
 from morenas.run.composing import config_directory
@@ -31,18 +33,55 @@ REQUIRED = {
 }
 
 
-@pytest.mark.parametrize("command", ["search", "finetune"])
-@pytest.mark.parametrize("choice", CHOICES, ids=str)
-def test_every_choice_composes(choice: Path, command: str) -> None:
-    group, name = choice.parts[0], "/".join(choice.parts[1:])
-    if command == "finetune" and group in SEARCH_ONLY:
-        pytest.skip(f"a fine-tune has no {group}")
-    if command == "search" and group == "method":
-        pytest.skip("a search has no method")
-    words = [f"+task={name}"] if group == "task" else [f"{group}={name}"]
-    if group not in ("task", "experiment"):
-        words.append("+task=demo")
-    assert composed(command, [*words, *REQUIRED.get(str(choice), [])])
+PAPER = {
+    "commonsense": {
+        "boolq",
+        "piqa",
+        "siqa",
+        "hellaswag",
+        "winogrande",
+        "arc_easy",
+        "arc_challenge",
+        "openbookqa",
+        "mixed",
+    },
+    "math": {"gsm8k", "aqua", "mawps", "svamp", "addsub", "multiarith", "singleeq", "mathqa", "mixed"},
+}
+
+
+@cache
+def searched(task: str) -> SearchRunConfig:
+    """The config of a search on a task; some of arithmetic have files alone."""
+    config = composed("search", [f"+task={task}", *(["task.data_dir=data"] if task.startswith("math/") else [])])
+    assert isinstance(config, SearchRunConfig)
+    return config
+
+
+def rounds(command: str) -> list[tuple[Path, ...]]:
+    """Choices of different groups that can stand beside each other, each choice at least once.
+
+    Searches on tasks of language models are composed one by one further below.
+    """
+    left_out = {"search": ("method", *(f"task/{group}" for group in PAPER)), "finetune": tuple(SEARCH_ONLY)}[command]
+    groups: dict[str, list[Path]] = {}
+    for choice in CHOICES:
+        if not str(choice).startswith(left_out):
+            groups.setdefault(choice.parts[0], []).append(choice)
+    experiments = [(experiment,) for experiment in groups.pop("experiment", [])]  # they make the choices themselves
+    return rows_in_turn(groups.values()) + experiments
+
+
+def named(value: str | tuple[Path, ...]) -> str:
+    return value if isinstance(value, str) else " ".join(map(str, value))
+
+
+@pytest.mark.parametrize(("command", "chosen"), [(name, each) for name in COMMANDS for each in rounds(name)], ids=named)
+def test_every_choice_composes(command: str, chosen: tuple[Path, ...]) -> None:
+    words = []
+    for choice in chosen:
+        group, name = choice.parts[0], "/".join(choice.parts[1:])
+        words += [f"+task={name}" if group == "task" else f"{group}={name}", *REQUIRED.get(str(choice), [])]
+    assert composed(command, words)
 
 
 @pytest.mark.parametrize("base", BASES, ids=str)
@@ -65,23 +104,19 @@ def test_the_first_line_says_how_to_run_it(path: Path) -> None:
 def test_a_model_that_is_named_wins_over_the_demos_own(words: list[str]) -> None:
     config = composed("search", words)
     assert isinstance(config, SearchRunConfig) and config.model.name_or_path.endswith("MiniLM-L6-v2")
-    plain = composed("search", ["+task=demo"])
-    assert isinstance(plain, SearchRunConfig) and plain.model.name_or_path == "demo"
+    assert searched("demo").model.name_or_path == "demo"
 
 
 def test_the_demo_is_compared_with_lora() -> None:
     from morenas.search.phase import compares_with_lora
 
-    demo, rte = composed("search", ["+task=demo"]), composed("search", ["+task=glue/rte"])
-    assert isinstance(demo, SearchRunConfig) and isinstance(rte, SearchRunConfig)
-    assert compares_with_lora(demo) and not compares_with_lora(rte)
+    assert compares_with_lora(searched("demo")) and not compares_with_lora(searched("glue/rte"))
 
 
 def test_the_nine_glue_tasks_are_there_with_published_settings() -> None:
     tasks = {path.name for path in CHOICES if path.parts[:2] == ("task", "glue")}
     assert tasks == {"cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"}
-    rte = composed("search", ["+task=glue/rte"])
-    assert isinstance(rte, SearchRunConfig)
+    rte = searched("glue/rte")
     assert (rte.training.learning_rate, rte.training.batch_size, rte.training.epochs) == (5.4e-4, 16, 20)
     assert (rte.training.weight_decay, rte.training.warmup_ratio, rte.training.scheduler) == (1e-3, 0.06, "cosine")
     assert rte.task.test_splits == {"test": "validation"} and rte.task.metrics == ["accuracy"]
@@ -89,28 +124,11 @@ def test_the_nine_glue_tasks_are_there_with_published_settings() -> None:
     assert (rte.budget.lora_rank, rte.budget.fraction) == (32, 0.05)
 
 
-PAPER = {
-    "commonsense": {
-        "boolq",
-        "piqa",
-        "siqa",
-        "hellaswag",
-        "winogrande",
-        "arc_easy",
-        "arc_challenge",
-        "openbookqa",
-        "mixed",
-    },
-    "math": {"gsm8k", "aqua", "mawps", "svamp", "addsub", "multiarith", "singleeq", "mathqa", "mixed"},
-}
-
-
 @pytest.mark.parametrize("group", PAPER)
 def test_the_tasks_of_language_models_are_there_and_make_whole_tasks(group: str) -> None:
     assert {path.name for path in CHOICES if path.parts[:2] == ("task", group)} == PAPER[group]
     for name in PAPER[group]:
-        config = composed("search", [f"+task={group}/{name}", "task.data_dir=data"])
-        assert isinstance(config, SearchRunConfig)
+        config = searched(f"{group}/{name}")
         spec = task_spec(config)
         check_metrics(spec.metrics, spec.kind, spec.select_metric)
         assert spec.causal and config.model.name_or_path == "meta-llama/Llama-3.2-1B"
@@ -120,13 +138,11 @@ def test_the_tasks_of_language_models_are_there_and_make_whole_tasks(group: str)
 
 
 def test_the_commonsense_mix_holds_the_eight_tasks_as_they_are_alone() -> None:
-    mixed = composed("search", ["+task=commonsense/mixed"])
-    assert isinstance(mixed, SearchRunConfig)
+    mixed = searched("commonsense/mixed")
     parts = task_spec(mixed).parts()
     assert set(parts) == PAPER["commonsense"] - {"mixed"}
     for name, part in parts.items():
-        config = composed("search", [f"+task=commonsense/{name}"])
-        assert isinstance(config, SearchRunConfig)
+        config = searched(f"commonsense/{name}")
         assert replace(task_spec(config), name=name, max_length=part.max_length) == part
         assert config.training == mixed.training
 
@@ -181,8 +197,6 @@ def test_the_warm_up_is_a_share_of_the_steps_that_fits_the_start(given: list[str
 
 
 def test_by_default_a_search_takes_two_thirds_of_the_final_steps_and_all_are_warm_up() -> None:
-    config = composed("search", ["+task=demo"])
-    assert isinstance(config, SearchRunConfig)
-    settings = search_settings(config, final_steps=200)
+    settings = search_settings(searched("demo"), final_steps=200)
     assert (settings.steps, settings.warmup, settings.start) == (130, 130, "spectral")
     assert (settings.sharing, settings.selection, settings.measurements) == ("per_nblocks", "surrogate", None)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import multiprocessing
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import bench_speed
 import pytest
 import torch
-from speed import layers, runs, timing
+from speed import layers, memory, runs, timing
 from speed.adapters import adapted_layer, forced, more, targets_of
 from speed.bars import BARS, verdicts
 from speed.machine import command
+from speed.plot import draw
 from speed.published import load_published
 from speed.rows import MEMORY, STEP, Case, Row, row
 from speed.runs import judged
@@ -43,14 +47,37 @@ def blockdiag_butterfly_multiply(x, first, second):
 """
 
 
+class Forks:
+    """In the place of ``multiprocessing``: processes that have imported everything already."""
+
+    @staticmethod
+    def get_context(name: str) -> Any:
+        context: Any = multiprocessing.get_context("fork")
+        context.set_forkserver_preload = lambda names: None
+        return context
+
+
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """One smoke run of every section that runs in this process."""
+    """One smoke run of every section that runs in this process.
+
+    Memory is measured in forks of it, and the picture drawn after the first and the last section alone: servers that
+    import everything anew and pictures take longer than the sections.
+    """
     path = tmp_path_factory.mktemp("speed") / "out.json"
     threads = torch.get_num_threads()
+
+    def drawn(path: Path, rows: Sequence[Row]) -> None:
+        if rows[-1].section in (SECTIONS[0], SECTIONS[-1]):
+            draw(path, rows)
+
     try:
         words = ["--json", str(path), "--quick", "--sections", ",".join(SECTIONS), "--threads", "1"]
-        assert bench_speed.main(words) == 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(memory, "multiprocessing", Forks)
+            patch.setattr(bench_speed, "draw", drawn)
+            gc.freeze()  # what the libraries hold is looked through before every comparison
+            assert bench_speed.main(words) == 0
     finally:
         torch.set_num_threads(threads)
     assert path.with_suffix(".png").stat().st_size > 10_000
@@ -95,6 +122,11 @@ def test_a_reference_beside_itself_is_one_and_every_measure_is_positive(smoke: d
 def test_a_smoke_run_says_nothing_about_a_bar(smoke: dict[str, Any]) -> None:
     assert len(smoke["bars"]) == len(BARS)
     assert all(bar["seen"] is None and bar["holds"] is None for bar in smoke["bars"])
+
+
+def test_memory_is_measured_by_a_server_of_new_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "PRELOADED", [])
+    assert memory.peak_of(attrgetter("autocast"), Bench.smoke()) >= 1  # a step that needs no other library
 
 
 def test_contestants_take_turns_and_every_one_is_warmed_up() -> None:
