@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from grids import in_turn
 from tiny_models import save_tiny, save_tiny_causal, tiny_config, tiny_tokenizer
-from tiny_runs import SEARCH_WORDS, CommandLine, Outcome, record_words, task_words, write_records, write_task
+from tiny_runs import SEARCH_WORDS, CommandLine, Outcome, record_words, run, task_words, write_records, write_task
 from transformers import BertForMaskedLM
 
 from morenas.space import Architecture, ModuleShape
@@ -42,6 +44,17 @@ def refused(done: Outcome, *said: str) -> bool:
 
 def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny_task: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was interrupted when its search and its training were done; copy it to work on it."""
+    directory = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("morenas.finetune.stage.save_adapter", interrupt)
+        patch.setattr(sys, "argv", ["morenas.search", *task_words(tiny_task, tiny_model, directory), *SEARCH_WORDS])
+        assert run("search") != 0
+    return directory
 
 
 @pytest.mark.parametrize(
@@ -246,22 +259,17 @@ def test_a_refused_run_leaves_alone_a_run_that_has_only_just_begun(
     ("name", "text"), [(".hydra/run.json", "{}"), (".hydra/run.json", "[]"), ("results.json", "[]")]
 )
 def test_a_document_of_another_kind_in_a_run_directory(
-    command: CommandLine, words: list[str], tmp_path: Path, name: str, text: str
+    command: CommandLine, words: list[str], stopped: Path, tmp_path: Path, name: str, text: str
 ) -> None:
-    assert command("search", *words).status == 0
-    (tmp_path / "run" / "results.json").unlink()
+    shutil.copytree(stopped, tmp_path / "run")
     (tmp_path / "run" / name).write_text(text)
     assert refused(command("search", *words), name)
     assert refused(command("search", f"resume={tmp_path / 'run'}"), name)
 
 
 @pytest.mark.parametrize("name", ["architecture.json", "checkpoints/inherited.safetensors"])
-def test_what_the_search_left_can_be_made_anew(
-    command: CommandLine, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("morenas.finetune.stage.save_adapter", interrupt)
-        assert command("search", *words).status != 0
+def test_what_the_search_left_can_be_made_anew(command: CommandLine, stopped: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(stopped, tmp_path / "run")
     found = (tmp_path / "run" / "architecture.json").read_bytes()
     (tmp_path / "run" / name).unlink()
     assert command("search", f"resume={tmp_path / 'run'}").status == 0
@@ -355,14 +363,19 @@ def test_a_method_that_does_not_fit(
 
 @pytest.mark.parametrize("name", ["search.safetensors", "finetune"])
 def test_a_checkpoint_cut_short(
-    command: CommandLine, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    command: CommandLine,
+    words: list[str],
+    stopped: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            "morenas.finetune.stage.save_adapter" if name == "finetune" else "morenas.search.phase.write_trajectory",
-            interrupt,
-        )
-        assert command("search", *words).status != 0
+    if name == "finetune":
+        shutil.copytree(stopped, tmp_path / "run")
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr("morenas.search.phase.write_trajectory", interrupt)
+            assert command("search", *words).status != 0
     path = tmp_path / "run" / "checkpoints" / name
     if path.is_dir():
         path = max(path.rglob("*.safetensors"), key=lambda file: file.stat().st_size)
@@ -383,21 +396,15 @@ def test_a_read_only_parent_is_told(command: CommandLine, words: list[str], tmp_
         tmp_path.chmod(0o700)
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_causal(tmp_path_factory.mktemp("models") / "llama", "llama")
-
-
 @pytest.fixture
 def language(llama: Path, tmp_path: Path) -> list[str]:
     """Words of a search by a language model on records in ``records``."""
     return [*record_words(write_records(tmp_path / "records"), llama, tmp_path / "run"), *SEARCH_WORDS]
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
-@pytest.mark.parametrize(
-    ("record", "said"),
-    [
+@in_turn(
+    split=["train", "test"],
+    wrong=[
         ({"instruction": "a cat", "output": "it is red"}, ["the record has no answer"]),
         ({"instruction": "a cat", "output": "it is red", "answer": " "}, ["the record has no answer"]),
         (
@@ -410,11 +417,11 @@ def language(llama: Path, tmp_path: Path) -> list[str]:
             ["more than 40 tokens", "task.truncate"],
         ),
     ],
-    ids=["none", "blank", "no choice", "no prompt", "too long"],
 )
 def test_a_record_that_is_wrong(
-    command: CommandLine, language: list[str], tmp_path: Path, split: str, record: dict[str, str], said: list[str]
+    command: CommandLine, language: list[str], tmp_path: Path, split: str, wrong: tuple[dict[str, str], list[str]]
 ) -> None:
+    record, said = wrong
     with (tmp_path / "records" / f"{split}.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")
     assert refused(command("search", *language), *said)

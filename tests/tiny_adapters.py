@@ -19,6 +19,14 @@ MODELS = (
 )
 """Whatever PEFT promises is to hold of each of them."""
 
+KINDS = tuple(
+    tiny
+    for tiny in MODELS
+    if str(tiny)
+    in ("gpt2-lm", "gpt_neox-lm", "llama-lm-tie_word_embeddings", "opt-lm-word_embed_proj_dim", "bert-classifier")
+)
+"""One of each kind: Conv1D, fused projections, tied embeddings, projections around the decoder, an encoder's head."""
+
 
 def adapted(tiny: str | Tiny = "bert", seed: int = 0, **config: Any) -> Any:
     """A tiny model with adapters on all linear layers outside the head; ``init_weights=False`` by default.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import remembered
 from hydra._internal.hydra import Hydra
 from tiny_models import WORDS
 
@@ -23,6 +24,7 @@ from morenas.run.launch import launch, prepare
 from morenas.search import phase as search
 
 COMMANDS = {"search": search.COMMAND, "finetune": finetune.COMMAND}
+remembered.keep()
 
 
 @dataclass

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from grids import in_turn, pairs
 from peft import PeftMixedModel, get_peft_model, prepare_model_for_kbit_training
 from peft.utils.hotswap import hotswap_adapter
-from tiny_adapters import MODELS, adapted, base_weights, learning, linears, logits, more_config, same
+from tiny_adapters import KINDS, MODELS, adapted, base_weights, learning, linears, logits, more_config, same
 from tiny_models import LANGUAGE_MODELS, Tiny
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from morenas.adapters import MoReConfig, MoReLayer
 from morenas.base.errors import InputError
 
 over_all_models = pytest.mark.parametrize("tiny", MODELS, ids=str)
+over_kinds = pytest.mark.parametrize("tiny", KINDS, ids=str)
 over_language_models = pytest.mark.parametrize("tiny", LANGUAGE_MODELS, ids=str)
 LLAMA = Tiny("llama")
 
@@ -44,12 +46,12 @@ def two(tiny: Tiny, **second: Any) -> Any:
     return model
 
 
-@over_all_models
+@over_kinds
 def test_an_adapter_starts_as_the_identity(tiny: Tiny) -> None:
     assert torch.equal(logits(adapted(tiny, init_weights=True)), logits(tiny.model()))
 
 
-@over_all_models
+@over_kinds
 def test_disabling_gives_the_frozen_model_and_enabling_the_adapter_again(tiny: Tiny) -> None:
     model, plain = adapted(tiny), logits(tiny.model())
     trained = logits(model)
@@ -67,7 +69,7 @@ def test_only_adapters_learn_and_all_of_them_do(tiny: Tiny) -> None:
     assert len(factors) == 2 * len(linears(tiny.model())) and all((grad != 0).any() for grad in grads.values())
 
 
-@over_all_models
+@over_kinds
 def test_trainable_parameters_are_counted_and_told(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
     model = adapted(tiny)
     trainable, every = model.get_nb_trainable_parameters()
@@ -77,7 +79,7 @@ def test_trainable_parameters_are_counted_and_told(tiny: Tiny, capsys: pytest.Ca
     assert f"trainable params: {trainable:,}" in capsys.readouterr().out
 
 
-@over_all_models
+@over_kinds
 def test_the_base_model_is_the_one_that_was_given(tiny: Tiny) -> None:
     plain = tiny.model()
     weights = {name: value.clone() for name, value in plain.state_dict().items()}
@@ -86,7 +88,7 @@ def test_the_base_model_is_the_one_that_was_given(tiny: Tiny) -> None:
     assert same({k.replace("base_layer.", ""): v for k, v in base_weights(plain).items()}, weights)
 
 
-@over_all_models
+@over_kinds
 def test_the_status_tells_each_layer(tiny: Tiny) -> None:
     status = two(tiny).get_model_status()
     assert (status.peft_types, status.active_adapters) == ({"default": "MORENAS", "second": "MORENAS"}, ["default"])
@@ -94,7 +96,7 @@ def test_the_status_tells_each_layer(tiny: Tiny) -> None:
     assert status.requires_grad == {"default": True, "second": False}
 
 
-@over_all_models
+@over_kinds
 def test_embeddings_can_be_given_in_place_of_tokens(tiny: Tiny) -> None:
     model = adapted(tiny)
     batch = tiny.batch()
@@ -117,8 +119,7 @@ def test_any_torch_module_can_be_adapted() -> None:
 # Choosing modules
 
 
-@over_all_models
-@pytest.mark.parametrize("given", ["ending", "regex", "excluded"])
+@in_turn(tiny=MODELS, given=["ending", "regex", "excluded"])
 def test_targets_are_pefts_own_words(tiny: Tiny, given: str) -> None:
     names = linears(tiny.model())
     ending = names[0].rpartition(".")[2]
@@ -131,7 +132,7 @@ def test_targets_are_pefts_own_words(tiny: Tiny, given: str) -> None:
     assert set(adapted(tiny, **choice[given]).targeted_module_names) == wanted
 
 
-@over_all_models
+@over_kinds
 def test_layers_can_be_chosen_by_their_number(tiny: Tiny) -> None:
     names = [name for name in linears(tiny.model()) if ".1." in name]
     endings = sorted({name.rpartition(".1.")[2] for name in names})
@@ -151,7 +152,7 @@ def test_targets_that_nothing_matches_are_refused() -> None:
 # Several adapters
 
 
-@over_all_models
+@over_kinds
 def test_the_active_adapter_alone_acts_and_learns(tiny: Tiny) -> None:
     model, alone = two(tiny), {"default": adapted(tiny, seed=1)}
     alone["second"] = adapted(tiny, seed=2, nblocks=4, blk_r=1)
@@ -161,7 +162,7 @@ def test_the_active_adapter_alone_acts_and_learns(tiny: Tiny) -> None:
         assert {parameter.rpartition(".")[2] for parameter in learning(model)} == {name}
 
 
-@over_all_models
+@over_kinds
 def test_switching_changes_no_weight(tiny: Tiny) -> None:
     model = two(tiny)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -171,7 +172,7 @@ def test_switching_changes_no_weight(tiny: Tiny) -> None:
     assert same(before, model.state_dict())
 
 
-@over_all_models
+@over_kinds
 def test_a_deleted_adapter_leaves_nothing_behind(tiny: Tiny) -> None:
     model = two(tiny)
     model.set_adapter("second")
@@ -219,7 +220,7 @@ def test_a_second_adapter_with_biases_is_refused() -> None:
         adapted(LLAMA, bias="all").add_adapter("second", more_config(LLAMA.model(), bias="all"))
 
 
-@over_all_models
+@over_kinds
 def test_adapters_on_different_modules_do_not_meet(tiny: Tiny) -> None:
     names = linears(tiny.model())
     model = adapted(tiny, seed=1, target_modules=names[::2])
@@ -232,9 +233,9 @@ def test_adapters_on_different_modules_do_not_meet(tiny: Tiny) -> None:
 # Merging
 
 
-@over_all_models
-@pytest.mark.parametrize(("safe", "link"), [(False, "cyclic"), (True, "monarch")])
-def test_merged_logits_are_the_adapters_and_unmerging_is_exact(tiny: Tiny, safe: bool, link: str) -> None:
+@in_turn(tiny=MODELS, how=[(False, "cyclic"), (True, "monarch"), (True, "cyclic")])
+def test_merged_logits_are_the_adapters_and_unmerging_is_exact(tiny: Tiny, how: tuple[bool, str]) -> None:
+    safe, link = how
     model = adapted(tiny, nblocks=4, blk_r=3, link=link)
     expected, before = logits(model), base_weights(model)
     model.merge_adapter(safe_merge=safe)
@@ -244,7 +245,7 @@ def test_merged_logits_are_the_adapters_and_unmerging_is_exact(tiny: Tiny, safe:
     assert torch.equal(logits(model), expected) and same(before, base_weights(model))
 
 
-@over_all_models
+@over_kinds
 def test_merging_twice_is_merging_once(tiny: Tiny) -> None:
     model = adapted(tiny)
     model.merge_adapter()
@@ -254,7 +255,7 @@ def test_merging_twice_is_merging_once(tiny: Tiny) -> None:
     assert same(once, base_weights(model))
 
 
-@over_all_models
+@over_kinds
 def test_unloading_gives_a_plain_model_with_or_without_the_adapter(tiny: Tiny) -> None:
     model = adapted(tiny)
     expected, names = logits(model), [name for name, _ in tiny.model().named_modules()]
@@ -299,8 +300,7 @@ def test_a_merged_model_writes_what_the_adapter_writes(tiny: Tiny) -> None:
 # Training
 
 
-@over_all_models
-@pytest.mark.parametrize("reentrant", [False, True])
+@in_turn(tiny=MODELS, reentrant=[False, True, True])
 def test_gradient_checkpointing_gives_the_same_gradients(tiny: Tiny, reentrant: bool) -> None:
     model = adapted(tiny, dropout=0.1).train()
     expected = gradients(model, tiny)
@@ -312,9 +312,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(tiny: Tiny, reentrant: 
     torch.testing.assert_close(gradients(model, tiny), expected)
 
 
-@over_all_models
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("upcast", [True, False])
+@pairs(tiny=KINDS, dtype=[torch.bfloat16, torch.float16], upcast=[True, False])
 def test_adapters_of_a_half_precision_base_are_float32_unless_told_otherwise(
     tiny: Tiny, dtype: torch.dtype, upcast: bool
 ) -> None:
@@ -328,7 +326,7 @@ def test_adapters_of_a_half_precision_base_are_float32_unless_told_otherwise(
     assert logits(model).dtype == dtype
 
 
-@over_all_models
+@over_kinds
 def test_under_autocast_half_precision_changes_little(tiny: Tiny) -> None:
     if tiny.family == "opt":  # the kinks of its ReLU double any rounding, of LoRA's gradients too
         tiny = replace(tiny, options=(*tiny.options, ("activation_function", "gelu")))
@@ -342,7 +340,7 @@ def test_under_autocast_half_precision_changes_little(tiny: Tiny) -> None:
         assert float((half[name] - grad).norm()) <= 0.1 * float(grad.norm()) + 1e-4, name
 
 
-@over_all_models
+@over_kinds
 def test_prepared_for_low_bit_training_it_learns_as_before(tiny: Tiny) -> None:
     expected = gradients(adapted(tiny).train(), tiny)
     plain: Any = tiny.model()
@@ -353,7 +351,7 @@ def test_prepared_for_low_bit_training_it_learns_as_before(tiny: Tiny) -> None:
     torch.testing.assert_close(gradients(model, tiny), expected)
 
 
-@over_all_models
+@over_kinds
 def test_dropout_acts_in_training_alone(tiny: Tiny) -> None:
     model = adapted(tiny, dropout=0.5)
     assert torch.equal(logits(model), logits(adapted(tiny)))
@@ -363,7 +361,7 @@ def test_dropout_acts_in_training_alone(tiny: Tiny) -> None:
     assert not torch.equal(model(**tiny.batch()).logits, model(**tiny.batch()).logits)
 
 
-@over_all_models
+@over_kinds
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_a_copy_is_equal_and_independent(tiny: Tiny, copied: Callable[[Any], Any]) -> None:
     model = adapted(tiny)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from grids import in_turn
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from tiny_adapters import adapted, linears, logits
+from tiny_adapters import KINDS, adapted, linears, logits
 from tiny_exports import difference, outputs
 from tiny_models import CLASSIFIERS, LANGUAGE_MODELS, Tiny, tiny_classifier
 from torch import Tensor, nn
@@ -43,8 +44,7 @@ def lora_modules(model: nn.Module) -> dict[str, Any]:
     return {name.removeprefix("base_model.model."): module for name, module in found.items()}
 
 
-@pytest.mark.parametrize("tiny", MODELS, ids=str)
-@pytest.mark.parametrize("uniform_rank", [False, True])
+@in_turn(tiny=MODELS, uniform_rank=[False, True])
 def test_the_lora_computes_what_the_adapter_computes(tiny: Tiny, uniform_rank: bool, tmp_path: Path) -> None:
     model = mixed(tiny)
     expected = outputs(model, tiny)
@@ -59,7 +59,7 @@ def test_the_lora_computes_what_the_adapter_computes(tiny: Tiny, uniform_rank: b
     assert all(module.scaling["default"] == 1 for module in lora_modules(lora).values())
 
 
-@pytest.mark.parametrize("tiny", MODELS, ids=str)
+@pytest.mark.parametrize("tiny", KINDS, ids=str)
 def test_on_bfloat16_weights_lora_and_adapter_differ_by_their_rounding(tiny: Tiny, tmp_path: Path) -> None:
     model = mixed(tiny)
     model.save_pretrained(tmp_path / "more", save_embedding_layers=False)
@@ -72,8 +72,7 @@ def test_on_bfloat16_weights_lora_and_adapter_differ_by_their_rounding(tiny: Tin
     assert difference(lora, more) <= 4 * rounding
 
 
-@pytest.mark.parametrize("bias", ["none", "all", "morenas_only"])
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "gpt2"])
+@in_turn(bias=["none", "all", "morenas_only", "all"], family=["bert", "roberta", "distilbert", "gpt2"])
 def test_trained_heads_and_biases_go_along(family: str, bias: str, tmp_path: Path) -> None:
     heads = {"distilbert": ["pre_classifier", "classifier"], "gpt2": ["score"]}.get(family, ["classifier"])
     model = mixed(family, modules_to_save=heads, bias=bias)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from grids import in_turn
 from peft import (
     PeftModel,
     convert_to_lora,
@@ -17,7 +18,7 @@ from peft import (
     set_peft_model_state_dict,
 )
 from safetensors import safe_open
-from tiny_adapters import MODELS, adapted, learning, linears, logits, more_config, same
+from tiny_adapters import KINDS, MODELS, adapted, learning, linears, logits, more_config, same
 from tiny_models import LANGUAGE_MODELS, Tiny, tiny_classifier
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
@@ -26,7 +27,7 @@ from morenas.adapters import MoReConfig
 from morenas.models import target_linears
 from morenas.models.load import find_head
 
-over_all_models = pytest.mark.parametrize("tiny", MODELS, ids=str)
+over_kinds = pytest.mark.parametrize("tiny", KINDS, ids=str)
 over_language_models = pytest.mark.parametrize("tiny", LANGUAGE_MODELS, ids=str)
 LLAMA = Tiny("llama")
 
@@ -36,8 +37,7 @@ def unwrapped(model: Any) -> dict[str, Tensor]:
     return {key.removeprefix("base_model.model."): value for key, value in get_peft_model_state_dict(model).items()}
 
 
-@over_all_models
-@pytest.mark.parametrize("sparing", [False, True])
+@in_turn(tiny=MODELS, sparing=[False, True, True])
 def test_a_saved_adapter_loads_bit_for_bit(tiny: Tiny, sparing: bool, tmp_path: Path) -> None:
     model = adapted(tiny, nblocks=4, blk_r=3, link="monarch")
     model.save_pretrained(tmp_path)
@@ -51,7 +51,7 @@ def test_a_saved_adapter_loads_bit_for_bit(tiny: Tiny, sparing: bool, tmp_path: 
     }
 
 
-@over_all_models
+@over_kinds
 def test_the_file_holds_two_factors_a_module_under_plain_names(tiny: Tiny, tmp_path: Path) -> None:
     model = adapted(tiny)
     model.save_pretrained(tmp_path)
@@ -60,14 +60,14 @@ def test_the_file_holds_two_factors_a_module_under_plain_names(tiny: Tiny, tmp_p
         assert set(file.keys()) == keys == set(get_peft_model_state_dict(model))
 
 
-@over_all_models
+@over_kinds
 def test_a_state_dict_goes_into_another_model_under_another_name(tiny: Tiny) -> None:
     model, other = adapted(tiny, seed=1), get_peft_model(tiny.model(), more_config(tiny.model()), adapter_name="other")
     done: Any = set_peft_model_state_dict(other, get_peft_model_state_dict(model), adapter_name="other")
     assert not done.unexpected_keys and torch.equal(logits(other), logits(model))
 
 
-@over_all_models
+@over_kinds
 def test_a_loaded_adapter_can_be_trained_on(tiny: Tiny, tmp_path: Path) -> None:
     model = adapted(tiny)
     model.save_pretrained(tmp_path)
@@ -75,7 +75,7 @@ def test_a_loaded_adapter_can_be_trained_on(tiny: Tiny, tmp_path: Path) -> None:
     assert learning(again) == learning(model)
 
 
-@over_all_models
+@pytest.mark.parametrize("tiny", MODELS, ids=str)
 def test_a_trained_head_is_saved_and_loaded(tiny: Tiny, tmp_path: Path) -> None:
     head = find_head(tiny.model())[-1]
     model = adapted(tiny, modules_to_save=[head])
@@ -93,8 +93,7 @@ def test_a_trained_head_is_saved_and_loaded(tiny: Tiny, tmp_path: Path) -> None:
     torch.testing.assert_close(logits(model.merge_and_unload()), expected, atol=1e-5, rtol=1e-4)
 
 
-@over_all_models
-@pytest.mark.parametrize("bias", ["all", "morenas_only"])
+@in_turn(tiny=MODELS, bias=["all", "morenas_only", "all"])
 def test_trained_biases_are_saved_and_loaded(tiny: Tiny, bias: str, tmp_path: Path) -> None:
     model = adapted(tiny, bias=bias)
     every = {name for name, _ in model.named_parameters() if name.endswith(".bias")}
@@ -161,7 +160,7 @@ def test_the_config_round_trips_through_its_file(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] == "MORENAS"
 
 
-@over_all_models
+@over_kinds
 def test_several_saved_adapters_live_side_by_side(tiny: Tiny, tmp_path: Path) -> None:
     one, other = adapted(tiny, seed=1), adapted(tiny, seed=2, nblocks=4)
     one.save_pretrained(tmp_path / "one")
@@ -173,7 +172,7 @@ def test_several_saved_adapters_live_side_by_side(tiny: Tiny, tmp_path: Path) ->
     assert torch.equal(logits(model), logits(other))
 
 
-@over_all_models
+@over_kinds
 def test_transformers_own_models_take_save_and_load_it(tiny: Tiny, tmp_path: Path) -> None:
     model, plain = tiny.model(), logits(tiny.model())
     model.add_adapter(more_config(model), adapter_name="own")
@@ -191,7 +190,7 @@ def test_transformers_own_models_take_save_and_load_it(tiny: Tiny, tmp_path: Pat
     assert torch.equal(logits(again), plain)
 
 
-@over_all_models
+@over_kinds
 def test_injected_it_is_the_same_adapter_without_a_wrapper(tiny: Tiny) -> None:
     plain = tiny.model()
     injected = inject_adapter_in_model(more_config(plain), plain)
@@ -221,7 +220,7 @@ def test_transformers_own_models_take_an_architecture(family: str, tmp_path: Pat
     assert torch.equal(logits(again), trained)
 
 
-@over_all_models
+@over_kinds
 def test_peft_turns_it_into_a_lora_of_rank_n_times_r(tiny: Tiny) -> None:
     model = adapted(tiny, nblocks=2, blk_r=1)
     config, state = convert_to_lora(model, rank=2)

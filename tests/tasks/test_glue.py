@@ -94,16 +94,12 @@ def test_every_task_is_scored_by_its_official_metrics(name: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_every_task_reads_the_columns_and_labels_of_the_public_files(name: str) -> None:
+def test_every_task_reads_the_columns_and_labels_of_the_public_files_and_is_tested_on_its_validation(name: str) -> None:
     spec = glue(name)
     assert spec.label_names == LABELS[name]
     assert spec.text_columns == COLUMNS.get(name, ("sentence1", "sentence2")) and spec.label_column == "label"
     assert spec.kind == ("regression" if name == "stsb" else "classification")
 
-
-@pytest.mark.parametrize("name", METRICS)
-def test_the_test_set_is_the_public_validation_split(name: str) -> None:
-    spec = glue(name)
     assert spec.source == "hub" and (spec.hub_path, spec.hub_name) == ("nyu-mll/glue", name)
     expected = (
         {"test_matched": "validation_matched", "test_mismatched": "validation_mismatched"}
