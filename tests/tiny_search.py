@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import pytest
-from tiny_models import tiny_batch
+from tiny_models import tiny_batch, tiny_classifier
 from torch import Tensor, nn
 
 from morenas import search_architecture
@@ -45,3 +46,9 @@ def tiny_space(model: nn.Module, granularity: str = "module") -> SearchSpace:
 def search(model: nn.Module, settings: SearchSettings = SETTINGS, **given: Any) -> SearchOutcome:
     arguments = {"head": find_head(model), "space": tiny_space(model), "budget": BUDGET, **given}
     return search_architecture(model, TinyBatches(0), TinyBatches(1000), settings=settings, **arguments)
+
+
+@cache
+def found(settings: SearchSettings) -> SearchOutcome:
+    """What a search of a tiny classifier finds, for tests that only look at it; searched once for all of them."""
+    return search(tiny_classifier(), settings)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from grids import pairs
 from torch import Tensor
 
 from morenas.bilevel import expected_cost, hold_budget, sharpened
@@ -88,9 +89,7 @@ def entropy_of(logits: Tensor, costs: Tensor, budget: float) -> float:
     return float(torch.special.entr(held(logits, costs, budget)).sum(dim=-1).mean())
 
 
-@pytest.mark.parametrize("budget", [2500.0, 5000.0, 1e9])
-@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e7])
-@pytest.mark.parametrize("entropy", [0.2, 0.5, 0.9])
+@pairs(budget=[2500.0, 5000.0, 1e9], scale=[1e-9, 1.0, 1e7], entropy=[0.2, 0.5, 0.9])
 def test_sharpened_scores_have_the_entropy_asked_for_once_held(entropy: float, scale: float, budget: float) -> None:
     scores, costs = problem(7)
     logits = sharpened(scale * scores, costs, budget, entropy)

@@ -7,6 +7,7 @@ import torch
 from bilevel.estimators import HYPERGRADIENTS
 from bilevel.quadratic import SETTINGS, Quadratic
 from bilevel.tiny_search import TinySearch, cosine, error
+from grids import in_turn
 
 from morenas.bilevel import BilevelProblem, Level, Neumann, Unrolled, double_backward
 
@@ -19,10 +20,9 @@ def implicit_gradient(quadratic: Quadratic) -> torch.Tensor:
     return quadratic.direct_gradient() + quadratic.coupling.T @ (quadratic.weights.detach() - quadratic.target)
 
 
-@pytest.mark.parametrize("scale", [0.5, 1.0, 1.9])
-@pytest.mark.parametrize(("n", "m", "rho", "seed"), SETTINGS)
-def test_enough_terms_give_the_implicit_gradient(n: int, m: int, rho: float, seed: int, scale: float) -> None:
-    quadratic = Quadratic.build(n, m, rho, seed)
+@in_turn(problem=SETTINGS, scale=[0.5, 1.0, 1.9])
+def test_enough_terms_give_the_implicit_gradient(problem: tuple[int, int, float, int], scale: float) -> None:
+    quadratic = Quadratic.build(*problem)
     neumann = Neumann(terms=400, scale=scale, power_steps=60)
     losses, (gradient,) = neumann(quadratic.problem(), quadratic.step())
     torch.testing.assert_close(gradient, implicit_gradient(quadratic), rtol=1e-4, atol=1e-6)
@@ -83,25 +83,19 @@ def test_where_the_lower_loss_is_flat_the_direct_term_is_left() -> None:
 
 
 @pytest.mark.parametrize("search", SEARCHES, ids=str)
-def test_it_is_what_exact_products_give_in_float32(search: dict[str, Any]) -> None:
-    made = TinySearch.build(**search)
-    step = made.step()
-    direct = HYPERGRADIENTS["first_order"](made.problem, step)[1]
+def test_it_is_what_exact_products_give_in_float32_also_under_bfloat16_autocast(search: dict[str, Any]) -> None:
+    rounded, full = TinySearch.build(bf16=True, **search), TinySearch.build(**search)
+    full.loop.load_state_tensors(rounded.state())
+    step = full.step()
+    direct = HYPERGRADIENTS["first_order"](full.problem, step)[1]
     found, expected = (
-        way(made.problem, step)[1] for way in (HYPERGRADIENTS["neumann"], Neumann(second_derivative=double_backward))
+        way(full.problem, step)[1] for way in (HYPERGRADIENTS["neumann"], Neumann(second_derivative=double_backward))
     )
     assert cosine(found, expected) > 0.999 and error(found, expected) < 1e-3
     parts = [[one - other for one, other in zip(whole, direct, strict=True)] for whole in (found, expected)]
     assert cosine(*parts) > 0.999
-
-
-@pytest.mark.parametrize("search", SEARCHES, ids=str)
-def test_it_is_what_exact_products_give_in_float32_also_under_bfloat16_autocast(search: dict[str, Any]) -> None:
-    rounded, full = (TinySearch.build(bf16=bf16, **search) for bf16 in (True, False))
-    full.loop.load_state_tensors(rounded.state())
-    found = HYPERGRADIENTS["neumann"](rounded.problem, rounded.step())[1]
-    expected = Neumann(second_derivative=double_backward)(full.problem, full.step())[1]
-    assert cosine(found, expected) > 0.99
+    under_autocast = HYPERGRADIENTS["neumann"](rounded.problem, rounded.step())[1]
+    assert cosine(under_autocast, expected) > 0.99
 
 
 def test_the_first_term_is_a_step_of_sgd_unrolled() -> None:

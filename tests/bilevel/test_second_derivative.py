@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
 from bilevel.quadratic import SETTINGS, Quadratic
 from bilevel.tiny_search import TinySearch, error
+from grids import in_turn
 from torch import Tensor
 
 from morenas.bilevel import BilevelProblem, CentralDifference, Level, SecondDerivative, double_backward
 
 WAYS: dict[str, SecondDerivative] = {"differences": CentralDifference(), "autograd": double_backward}
+
+
+@cache
+def warmed(family: str = "bert", accumulation: int = 1) -> TinySearch:
+    """Built once for all tests: what is tested leaves it as it was."""
+    return TinySearch.build(family=family, accumulation=accumulation)
 
 
 def direction_of(search: TinySearch) -> list[Tensor]:
@@ -35,14 +43,13 @@ def test_on_a_quadratic_it_is_the_matrix_product(n: int, m: int, rho: float, see
     torch.testing.assert_close(hessian, quadratic.hessian @ vector, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-@pytest.mark.parametrize("inputs", ["weights", "arch"])
-@pytest.mark.parametrize("family", ["bert", "deberta-v2", "llama"])
-def test_differences_are_what_autograd_finds_in_float32(family: str, inputs: str, accumulation: int) -> None:
+@in_turn(family=["bert", "deberta-v2", "llama"], accumulation=[1, 2])
+def test_differences_are_what_autograd_finds_in_float32(family: str, accumulation: int) -> None:
     """With dropout, and through torch's fused attention where the family takes it."""
-    search = TinySearch.build(family=family, accumulation=accumulation)
-    given = search.problem, 3, direction_of(search), getattr(search.problem, inputs)
-    assert error(CentralDifference()(*given), double_backward(*given)) < 1e-3
+    search = warmed(family, accumulation)
+    for inputs in (search.problem.weights, search.problem.arch):
+        given = search.problem, 3, direction_of(search), inputs
+        assert error(CentralDifference()(*given), double_backward(*given)) < 1e-3
 
 
 def test_fused_attention_can_be_differentiated_once_only_which_differences_do_not_mind() -> None:
@@ -57,7 +64,7 @@ def test_fused_attention_can_be_differentiated_once_only_which_differences_do_no
 
 @pytest.mark.parametrize(("radius", "least", "most"), [(1.0, 0.2, 99), (1e-2, 0, 1e-2), (1e-3, 0, 1e-4)])
 def test_the_radius_decides_the_error_in_float32(radius: float, least: float, most: float) -> None:
-    search = TinySearch.build()
+    search = warmed()
     given = search.problem, 3, direction_of(search), search.problem.arch
     assert least < error(CentralDifference(radius)(*given), double_backward(*given)) < most
 
@@ -73,7 +80,7 @@ def test_autocast_is_left_out_of_the_probes_since_its_rounding_is_not_small() ->
 
 
 def test_both_probes_draw_the_same_dropout_and_would_find_noise_if_they_did_not() -> None:
-    search = TinySearch.build()
+    search = warmed()
     problem, direction = search.problem, direction_of(search)
     numbers: list[int] = []
 
@@ -95,7 +102,7 @@ def test_both_probes_draw_the_same_dropout_and_would_find_noise_if_they_did_not(
 
 @pytest.mark.parametrize("fails_at", [1, 2, 3])
 def test_the_weights_are_put_back_bit_for_bit_whatever_a_loss_does(fails_at: int) -> None:
-    search = TinySearch.build()
+    search = warmed()
     problem, direction, before = search.problem, direction_of(search), search.state()
     calls: list[int] = []
 
@@ -118,7 +125,7 @@ def test_the_weights_are_put_back_bit_for_bit_whatever_a_loss_does(fails_at: int
 
 def test_subtracting_what_was_added_would_not_put_the_weights_back() -> None:
     """Why they are put back from a copy."""
-    search = TinySearch.build()
+    search = warmed()
     weights, direction = [weight.detach() for weight in search.problem.weights], direction_of(search)
     assert not all(torch.equal(w + 0.1 * d - 0.1 * d, w) for w, d in zip(weights, direction, strict=True))
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from grids import in_turn
 from peft import get_peft_model
 from tiny_adapters import logits
 from tiny_models import FAMILIES, tiny_batch, tiny_classifier
-from tiny_search import BUDGET, SETTINGS, STARTS, TinyBatches, search, starts, tiny_space
+from tiny_search import BUDGET, SETTINGS, STARTS, TinyBatches, found, search, starts, tiny_space
 from tiny_training import Recorder
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -44,10 +45,9 @@ def test_it_gives_the_model_back_as_it_came(settings: SearchSettings) -> None:
     assert model.training
 
 
-@starts
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_is_searched_and_adapted(family: str, settings: SearchSettings) -> None:
-    model = tiny_classifier(family)
+@in_turn(family=FAMILIES, start=STARTS)
+def test_every_family_is_searched_and_adapted(family: str, start: str) -> None:
+    model, settings = tiny_classifier(family), STARTS[start]
     outcome = search(model, settings, budget=400)
     assert outcome.shapes and outcome.logits.isfinite().all()
     # A spectral start leaves what scores best in each group at 0, and may be too sure of it to move it.
@@ -61,8 +61,7 @@ def test_every_family_is_searched_and_adapted(family: str, settings: SearchSetti
     assert sum(p.numel() for name, p in adapter.named_parameters() if "morenas_" in name) == outcome.params
 
 
-@pytest.mark.parametrize("relaxation", ["softmax", "gumbel", "dirichlet"])
-@pytest.mark.parametrize("sharing", ["full", "per_nblocks"])
+@in_turn(relaxation=["softmax", "gumbel", "dirichlet"], sharing=["full", "per_nblocks"])
 def test_the_search_moves_every_logit_that_is_allowed_and_no_other(relaxation: str, sharing: str) -> None:
     model = tiny_classifier()
     linears = target_linears(model, "all-linear", find_head(model))
@@ -72,8 +71,7 @@ def test_the_search_moves_every_logit_that_is_allowed_and_no_other(relaxation: s
     assert all(nblocks != 3 for nblocks, _ in outcome.shapes.values())
 
 
-@pytest.mark.parametrize("relaxation", ["softmax", "gumbel", "dirichlet"])
-@pytest.mark.parametrize("budget", [200, 10**9])
+@in_turn(relaxation=["softmax", "gumbel", "dirichlet", "softmax"], budget=[200, 200, 200, 10**9])
 def test_the_expected_cost_meets_a_budget_that_binds_at_every_step(relaxation: str, budget: int) -> None:
     recorder = Recorder()
     search(tiny_classifier(), replace(SETTINGS, relaxation=relaxation), budget=budget, observer=recorder)
@@ -111,7 +109,7 @@ def test_an_observer_that_asks_sees_the_probabilities_of_every_step_by_name(sett
         numbers = {step: [list(row.values()) for row in probs.values()] for step, probs in watching.seen[:-1]}
         for step in range(1, settings.warmup):
             torch.testing.assert_close(torch.tensor(numbers[step]), outcome.trajectory[step - 1])
-    assert torch.equal(search(tiny_classifier(), settings).logits, outcome.logits)
+    assert torch.equal(found(settings).logits, outcome.logits)
 
 
 def test_nothing_of_the_architecture_moves_in_the_warm_up() -> None:
@@ -223,10 +221,9 @@ def test_an_interrupted_search_gives_the_model_back_too() -> None:
     assert torch.equal(logits(model), expected)
 
 
-@starts
-@pytest.mark.parametrize("budget", [30, 100, 300, 1000, 10**9])
-def test_what_it_finds_never_exceeds_the_budget(budget: int, settings: SearchSettings) -> None:
-    outcome = search(tiny_classifier(), settings, budget=budget)
+@in_turn(budget=[30, 100, 300, 1000, 10**9, 30], start=STARTS)
+def test_what_it_finds_never_exceeds_the_budget(budget: int, start: str) -> None:
+    outcome = search(tiny_classifier(), STARTS[start], budget=budget)
     space = tiny_space(tiny_classifier())
     costs = (num_parameters(*space.modules[name], *choice) for name, choice in outcome.shapes.items())
     assert outcome.params == sum(costs) <= budget
@@ -238,14 +235,14 @@ def test_what_it_finds_never_exceeds_the_budget(budget: int, settings: SearchSet
 @starts
 def test_the_head_is_trained_beside_and_handed_over(settings: SearchSettings) -> None:
     model: Any = tiny_classifier()
-    outcome = search(model, settings)
+    outcome = found(settings)
     assert outcome.head.keys() == {"classifier.weight", "classifier.bias"}
     assert not torch.equal(outcome.head["classifier.weight"], model.classifier.weight)
 
 
 @starts
 def test_the_trajectory_holds_distributions_from_first_to_last_step(settings: SearchSettings) -> None:
-    outcome = search(tiny_classifier(), settings)
+    outcome = found(settings)
     after = settings.warmup == settings.steps  # the scores come after the last step
     assert outcome.trajectory_steps == list(range(settings.steps + after))
     torch.testing.assert_close(outcome.trajectory.sum(-1), torch.ones(outcome.trajectory.shape[:2]))

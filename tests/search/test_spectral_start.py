@@ -9,16 +9,19 @@ from typing import Any
 
 import pytest
 import torch
+from grids import in_turn
 from tiny_models import tiny_classifier
-from tiny_search import BUDGET, TinyBatches, search, tiny_space
+from tiny_search import BUDGET, TinyBatches, found, search, tiny_space
 from tiny_training import Recorder
 from torch import Tensor, nn
 
 from morenas import search_architecture
+from morenas.base.registry import registry
 from morenas.models.load import find_head
 from morenas.monarch import Link, to_dense
 from morenas.search import measure, start
 from morenas.search.engine import SearchOutcome, SearchSettings
+from morenas.selection import Evidence
 from morenas.space import Choice, build_space
 from morenas.supernet import Supernet
 
@@ -35,8 +38,9 @@ def assert_same(one: SearchOutcome, other: SearchOutcome) -> None:
         assert all(torch.equal(a, b) for a, b in zip(pair, other.factors[name], strict=True))
 
 
-@pytest.mark.parametrize("selection", ["budgeted", "surrogate", "perturbation", "playoff"])
-@pytest.mark.parametrize("kept", [BOUNDARY - 1, BOUNDARY, BOUNDARY + 1, 11])
+@in_turn(
+    kept=[BOUNDARY - 1, BOUNDARY, BOUNDARY + 1, 11], selection=["budgeted", "surrogate", "perturbation", "playoff"]
+)
 def test_resumed_before_at_and_after_the_boundary_it_finds_the_same_bit_for_bit(
     kept: int, selection: str, tmp_path: Path
 ) -> None:
@@ -47,7 +51,7 @@ def test_resumed_before_at_and_after_the_boundary_it_finds_the_same_bit_for_bit(
     recorder = Recorder()
     parts = search(tiny_classifier(), settings, checkpoint=checkpoint, observer=recorder)
     assert recorder.started == [("search", 12, kept)]
-    assert_same(parts, search(tiny_classifier(), settings))
+    assert_same(parts, found(settings))
 
 
 @pytest.mark.parametrize("kept", [5, 12])
@@ -58,7 +62,7 @@ def test_a_search_that_is_all_warm_up_resumes_too_when_it_was_over_as_well(kept:
             search(tiny_classifier(), ALONE, checkpoint=checkpoint, observer=Recorder(stop_at=kept + 1))
     else:
         search(tiny_classifier(), ALONE, checkpoint=checkpoint)
-    assert_same(search(tiny_classifier(), ALONE, checkpoint=checkpoint), search(tiny_classifier(), ALONE))
+    assert_same(search(tiny_classifier(), ALONE, checkpoint=checkpoint), found(ALONE))
 
 
 @pytest.mark.parametrize(("stop", "more"), [("entropy", {"stop_entropy": 9.0}), ("curvature", {"stop_curvature": 1.0})])
@@ -68,16 +72,16 @@ def test_a_search_that_a_guard_stopped_selects_and_resumes_the_same(
     level = replace(SETTINGS, start="level", steps=40, warmup=2, every=1)
     settings = replace(level, stop=stop, stop_every=1, **more)
     recorder = Recorder()
-    whole = search(tiny_classifier(), settings, observer=recorder)
+    before, after = tmp_path / "before", tmp_path / "after"
+    # Writes its last checkpoint where it stopped.
+    whole = search(tiny_classifier(), settings, observer=recorder, checkpoint=after)
     assert 2 < whole.steps < 40 and recorder.steps[-1] == whole.steps
     assert recorder.messages == [f"The search stopped after {whole.steps} of 40 steps: {whole.stopped}."]
     assert recorder.logged[whole.steps]["search/stopped"] == 1.0
     assert not any("search/stopped" in recorder.logged[step] for step in range(1, whole.steps))
     assert torch.equal(whole.trajectory[-1], whole.probs) and whole.shapes
-    before, after = tmp_path / "before", tmp_path / "after"
     with pytest.raises(KeyboardInterrupt):
         search(tiny_classifier(), settings, checkpoint=before, observer=Recorder(stop_at=2))
-    search(tiny_classifier(), settings, checkpoint=after)  # writes its last one where it stopped
     for checkpoint in (before, after):
         parts = search(tiny_classifier(), settings, checkpoint=checkpoint)
         assert_same(parts, whole)
@@ -116,17 +120,28 @@ class Planted:
         return {"x": x, "y": self.truth(x)}
 
 
-@pytest.mark.parametrize("selection", ["budgeted", "surrogate", "perturbation", "playoff"])
-def test_logits_after_the_warm_up_prefer_the_shapes_that_were_planted(selection: str) -> None:
+def test_logits_after_the_warm_up_prefer_the_shapes_that_were_planted() -> None:
+    def select(evidence: Evidence) -> Sequence[int]:
+        """Ask each selection, from the same generator; all find the same."""
+        start = evidence.generator.get_state()
+        for name in ("budgeted", "surrogate", "perturbation", "playoff"):
+            evidence.generator.set_state(start)
+            picks = registry("selection").build(name)(evidence)
+            shapes = {module: space.choices[pick] for module, pick in zip(Planted.SHAPES, picks, strict=True)}
+            assert shapes == Planted.SHAPES, name
+            asked.append(name)
+        return picks
+
+    asked: list[str] = []
     space = build_space({"left": (16, 16), "right": (16, 16)}, [1, 2, 4], [0, 1, 2])
-    settings = SearchSettings(steps=200, warmup=200, learning_rate=2e-2, weight_decay=0.0, selection=selection)
+    settings = SearchSettings(steps=200, warmup=200, learning_rate=2e-2, weight_decay=0.0, selection=select)
 
     def loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         return (model(batch["x"]) - batch["y"]).square().mean()
 
-    found = search_architecture(Two(), Planted(0), Planted(10_000), space, 64, settings, loss=loss)
-    assert found.shapes == Planted.SHAPES
-    for row, shape in zip(found.logits, Planted.SHAPES.values(), strict=True):
+    outcome = search_architecture(Two(), Planted(0), Planted(10_000), space, 64, settings, loss=loss)
+    assert outcome.shapes == Planted.SHAPES and len(asked) == 4
+    for row, shape in zip(outcome.logits, Planted.SHAPES.values(), strict=True):
         rank_one = [index for index, choice in enumerate(space.choices) if choice.blk_r == 1]
         assert space.choices[max(rank_one, key=lambda index: float(row[index]))] == shape
 
@@ -144,8 +159,7 @@ def test_measuring_leaves_the_weights_alone_and_repeats() -> None:
     assert seen == [True]
 
 
-@pytest.mark.parametrize("name", ["surrogate", "perturbation", "playoff"])
-@pytest.mark.parametrize("budget", [60, BUDGET, 10**9])
+@in_turn(name=["surrogate", "perturbation", "playoff"], budget=[60, BUDGET, 10**9])
 def test_nothing_that_is_measured_costs_more_than_the_budget_and_no_more_is_measured_than_was_asked(
     name: str, budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,7 +204,7 @@ def test_a_play_off_trains_each_on_the_same_batches_after_the_searchs_own_and_is
 
 
 def test_the_winner_of_a_play_off_brings_the_weights_that_it_was_trained_to() -> None:
-    plain = search(tiny_classifier(), ALONE)
+    plain = found(ALONE)
     trained = search(tiny_classifier(), replace(ALONE, selection="playoff", playoff=1, playoff_steps=3))
     assert trained.shapes == plain.shapes
     for name in plain.head:

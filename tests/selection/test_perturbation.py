@@ -95,7 +95,7 @@ def test_it_is_a_function_of_the_generator_alone(select: Selection) -> None:
     for seed in (0, 0, 1):
         task = Task(7)
         torch.rand(2)  # the global generator has no say
-        found = select(task.evidence(15, seed))
+        found = select(task.evidence(8, seed))
         runs.append((tuple(found), task.measured))
     assert runs[0] == runs[1] and runs[0][1] != runs[2][1]
 

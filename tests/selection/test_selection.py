@@ -45,8 +45,9 @@ def total(picks: Sequence[int], table: Tensor) -> float:
 def by_enumeration(scores: Tensor, costs: Tensor, budget: int) -> tuple[float, float]:
     """The best total under the budget, and the least that it costs, negated."""
     groups, choices = scores.shape
-    selections = (list(picks) for picks in itertools.product(range(choices), repeat=groups))
-    return max((total(picks, scores), -total(picks, costs)) for picks in selections if total(picks, costs) <= budget)
+    selections = torch.tensor(list(itertools.product(range(choices), repeat=groups)))
+    values, spent = (table[torch.arange(groups), selections].sum(dim=1).tolist() for table in (scores, costs))
+    return max((value, -cost) for value, cost in zip(values, spent, strict=True) if cost <= budget)
 
 
 def by_integer_program(scores: Tensor, costs: Tensor, budget: int) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from grids import in_turn
 from jsonschema import Draft202012Validator
 from tiny_models import tiny_classifier
 from tiny_search import STARTS, search, tiny_space
@@ -40,6 +41,9 @@ class Latency:
 def uneven(layer: LinearLayer, choice: Choice) -> int:
     """A dear choice for every layer: even "no adapter" costs something, and one layer more than others."""
     return (3 if layer.name.endswith("narrow") else 1) * (1 + choice.blk_r * 5)
+
+
+COSTS: dict[str, Callable[[LinearLayer, Choice], int]] = {"latency": Latency(), "uneven": uneven}
 
 
 def space(cost: Any, **given: Any) -> SearchSpace:
@@ -139,10 +143,9 @@ def test_a_budget_without_one_clear_number_is_refused(given: Any) -> None:
         Budget(*given)
 
 
-@pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("cost", [Latency(), uneven])
-def test_a_search_stays_within_a_budget_in_another_cost_and_says_so(start: str, cost: Any, tmp_path: Path) -> None:
-    model = tiny_classifier()
+@in_turn(start=STARTS, named=COSTS)
+def test_a_search_stays_within_a_budget_in_another_cost_and_says_so(start: str, named: str, tmp_path: Path) -> None:
+    model, cost = tiny_classifier(), COSTS[named]
     space = build_space(target_linears(model, "all-linear", ["classifier"]), [1, 2, 4], [0, 1, 2], cost=cost)
     least = int(space.costs().min(dim=1).values.sum())
     recorder, value = Recorder(), least + 60

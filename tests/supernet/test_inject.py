@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from grids import in_turn
 from peft import get_peft_model
 from tiny_adapters import logits
 from tiny_models import CLASSIFIERS, LANGUAGE_MODELS, Tiny, tiny_batch, tiny_classifier
@@ -40,8 +41,7 @@ def test_supernet_starts_as_the_model_and_leaves_it_as_it_came(tiny: Tiny) -> No
     assert torch.equal(model(**batch).logits, before)
 
 
-@pytest.mark.parametrize("sharing", ["full", "per_nblocks"])
-@pytest.mark.parametrize("tiny", MODELS, ids=str)
+@in_turn(tiny=MODELS, sharing=["full", "per_nblocks"])
 def test_a_one_hot_supernet_is_the_adapted_model_that_inherits_its_factors(tiny: Tiny, sharing: str) -> None:
     model = tiny.model()
     supernet = supernet_of(model, sharing, (1, 3, 4))
@@ -79,8 +79,7 @@ def test_gradients_reach_every_adapter_and_every_probability(tiny: Tiny) -> None
         assert (grad.abs().sum(dim=1) > 0).all(), name
 
 
-@pytest.mark.parametrize("reentrant", [False, True])
-@pytest.mark.parametrize("tiny", MODELS, ids=str)
+@in_turn(tiny=MODELS, reentrant=[False, True])
 def test_gradient_checkpointing_leaves_the_gradients_of_a_supernet(tiny: Tiny, reentrant: bool) -> None:
     model = tiny.model()
     for parameter in model.parameters():

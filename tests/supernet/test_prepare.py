@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from grids import in_turn
 from tiny_models import FAMILIES, tiny_batch, tiny_classifier
 from torch import nn
 
@@ -42,8 +43,7 @@ def unusual(family: str) -> tuple[nn.Module, SearchSpace, list[str]]:
     return model, space, list(find_head(model))
 
 
-@pytest.mark.parametrize("failing", [False, True])
-@pytest.mark.parametrize("family", FAMILIES)
+@in_turn(family=FAMILIES, failing=[False, True])
 def test_a_model_is_given_back_exactly_also_after_an_exception(family: str, failing: bool) -> None:
     model, space, head = unusual(family)
     before = state(model)
