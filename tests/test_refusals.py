@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from grids import in_turn
+from grids import pairs
 from tiny_models import save_tiny, save_tiny_causal, tiny_config, tiny_tokenizer
 from tiny_runs import SEARCH_WORDS, CommandLine, Outcome, record_words, run, task_words, write_records, write_task
 from transformers import BertForMaskedLM
@@ -402,7 +402,7 @@ def language(llama: Path, tmp_path: Path) -> list[str]:
     return [*record_words(write_records(tmp_path / "records"), llama, tmp_path / "run"), *SEARCH_WORDS]
 
 
-@in_turn(
+@pairs(
     split=["train", "test"],
     wrong=[
         ({"instruction": "a cat", "output": "it is red"}, ["the record has no answer"]),
