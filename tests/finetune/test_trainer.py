@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from grids import in_turn
 from tiny_models import CAUSAL, FAMILIES, tiny_causal, tiny_causal_batch, tiny_tokenizer
 from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_architecture, tiny_data
 from torch import Tensor, nn
@@ -64,23 +65,17 @@ def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
         assert torch.allclose(tensor, other[name], atol=1e-6, rtol=1e-4), name
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_weights_are_those_of_a_plain_loop(family: str, tmp_path: Path) -> None:
+@in_turn(family=FAMILIES, searched=[True, False])
+def test_the_weights_are_those_of_a_plain_loop(family: str, searched: bool, tmp_path: Path) -> None:
     # without decay: the Trainer spares biases and norms, which a plain optimizer does not
     changes = {"weight_decay": 0.0, "max_steps": 6}
     data = tiny_data(family)
-    ours = trained(tiny_adapted(family=family), tmp_path, data, **changes)
-    assert_equal(ours, by_hand(tiny_adapted(family=family), data, **changes))
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_an_architecture_trains_as_in_a_plain_loop(family: str, tmp_path: Path) -> None:
-    data, method = tiny_data(family), More().with_architecture(tiny_architecture(family))
-    changes = {"weight_decay": 0.0, "max_steps": 3}
+    method = More().with_architecture(tiny_architecture(family)) if searched else Lora(rank=2)
     ours = trained(tiny_adapted(method, family), tmp_path, data, **changes)
     assert_equal(ours, by_hand(tiny_adapted(method, family), data, **changes))
     start = trained_state(tiny_adapted(method, family))
-    assert all(not torch.equal(ours[name], start[name]) for name in ours if "morenas_second" in name)
+    seconds = [name for name in ours if "morenas_second" in name or "lora_B" in name]
+    assert seconds and all(not torch.equal(ours[name], start[name]) for name in seconds)
 
 
 @pytest.mark.parametrize("train", [40, 43])
@@ -168,8 +163,7 @@ def token_losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     return torch.stack([-logits[row, at - 1, labels[row, at]] for row, at in learnt if labels[row, at] != -100])
 
 
-@pytest.mark.parametrize("family", CAUSAL)
-@pytest.mark.parametrize("accumulation", [1, 2])
+@in_turn(family=CAUSAL, accumulation=[1, 2])
 def test_a_language_model_learns_the_mean_over_the_tokens_of_its_answers(
     family: str, accumulation: int, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words
 
 from morenas.base.errors import RunError
 
+FEW = ["search.steps=3", "training.max_steps=2", "training.evals=1"]
 ROOT = Path(__file__).parents[2]
 
 
@@ -105,7 +106,7 @@ def test_a_sweep_runs_every_job_shares_a_group_and_returns_what_a_sweeper_maximi
     )
     unwanted = ("space.ranks", "+task", "task.data_dir", "task.text_columns")
     words = [word for word in task_words(tmp_path, tiny_model) + SEARCH_WORDS if not word.startswith(unwanted)]
-    words += [f"task.data_dir={tmp_path}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    words += [*FEW, f"task.data_dir={tmp_path}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     done = command("search", "-m", *words, "+task=glue/rte,glue/mrpc", "space.ranks=[0,1],[0,1,2]", "seed=5")
     assert done.status == 0, done.err
     runs = sorted(path.parent for path in (tmp_path / "sweep").glob("*/results.json"))
@@ -123,7 +124,7 @@ def test_a_failed_job_of_a_sweep_lets_its_siblings_run(
 ) -> None:
     words = [word for word in task_words(tiny_task, tiny_model) if not word.startswith("task.text_columns")]
     sweep = ["task.text_columns=[txt],[text]", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
-    done = command("search", "-m", *words, *SEARCH_WORDS, *sweep)
+    done = command("search", "-m", *words, *SEARCH_WORDS, *FEW, *sweep)
     assert done.status == 2
     assert done.err.count("there is no column 'txt'") == 1 and "Traceback" not in done.err
     assert "morenas: error: job 0: " in done.err
