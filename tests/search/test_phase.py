@@ -38,7 +38,7 @@ def words(tiny_task: Path, tiny_model: Path, tmp_path: Path) -> list[str]:
     return [*task_words(tiny_task, tiny_model, tmp_path / "run"), *SEARCH_WORDS]
 
 
-def test_leaves_what_the_output_contract_names(
+def test_leaves_what_the_output_contract_names_and_prints_phases_table_and_places(
     reporting_command: CommandLine, words: list[str], tmp_path: Path
 ) -> None:
     done = reporting_command("search", *words, "search.warmup=0.2", "compare=lora")
@@ -81,21 +81,33 @@ def test_leaves_what_the_output_contract_names(
     assert not (directory / "checkpoints").exists()
     assert {path.name for path in (directory / ".hydra").iterdir()} >= {"config.yaml", "overrides.yaml"}
     assert not re.findall(r"""(?:src|href)=["']https?:""", (directory / "report.html").read_text())
-
-
-def test_prints_phases_table_and_places(reporting_command: CommandLine, words: list[str], tmp_path: Path) -> None:
-    done = reporting_command("search", *words, "compare=lora")
+    # It prints phases, table and places.
     assert "at most" in done.out and "search: done" in done.out and "finetune: done" in done.out
     for said in ("MoRe, found", "LoRA", "accuracy", "of the", "adapter", str(tmp_path / "run" / "results.json")):
         assert said in done.out
     assert "Traceback" not in done.err
 
 
-def test_the_saved_adapter_gives_the_measured_predictions(
-    command: CommandLine, words: list[str], tiny_task: Path, tiny_model: Path, tmp_path: Path
+def test_the_same_command_gives_the_same_run_whose_saved_adapter_and_architecture_are_what_was_measured(
+    command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    assert command("search", *words).status == 0
-    directory = tmp_path / "run"
+    for name in ("one", "two"):
+        torch.manual_seed(hash(name) % 1000)
+        assert command("search", *task_words(tiny_task, tiny_model, tmp_path / name), *SEARCH_WORDS).status == 0
+    one, two = (read(tmp_path / name / "architecture.json") for name in ("one", "two"))
+    assert one == two
+    weights = [load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    check_saved_adapter(tmp_path / "one", tiny_task, tiny_model)
+    found = tmp_path / "one" / "architecture.json"
+    again = command("finetune", *task_words(tiny_task, tiny_model, tmp_path / "again"), f"architecture={found}")
+    assert again.status == 0, again.err
+    results = read(tmp_path / "again" / "results.json")
+    assert results["methods"][0]["adapter_params"] == Architecture.from_json(found).num_parameters()
+
+
+def check_saved_adapter(directory: Path, tiny_task: Path, tiny_model: Path) -> None:
+    """It gives the predictions that were measured."""
     base = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=2)
     model = PeftModel.from_pretrained(base, directory / "adapter").eval()
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
@@ -107,46 +119,30 @@ def test_the_saved_adapter_gives_the_measured_predictions(
     assert accuracy == pytest.approx(read(directory / "results.json")["methods"][0]["metrics"]["test"]["accuracy"])
 
 
-def test_the_same_command_gives_the_same_run(
-    command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path
-) -> None:
-    for name in ("one", "two"):
-        torch.manual_seed(hash(name) % 1000)
-        assert command("search", *task_words(tiny_task, tiny_model, tmp_path / name), *SEARCH_WORDS).status == 0
-    one, two = (read(tmp_path / name / "architecture.json") for name in ("one", "two"))
-    assert one == two
-    weights = [load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two")]
-    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-
-
-def test_a_finetune_repeats_the_found_architecture(
-    command: CommandLine, words: list[str], tiny_task: Path, tiny_model: Path, tmp_path: Path
-) -> None:
-    assert command("search", *words).status == 0
-    found = tmp_path / "run" / "architecture.json"
-    again = command("finetune", *task_words(tiny_task, tiny_model, tmp_path / "again"), f"architecture={found}")
-    assert again.status == 0, again.err
-    results = read(tmp_path / "again" / "results.json")
-    assert results["methods"][0]["adapter_params"] == Architecture.from_json(found).num_parameters()
-
-
 @pytest.mark.parametrize(
     "extra",
     [
-        ["relaxation=gumbel", "search.start=level"],
-        ["relaxation=dirichlet", "search.warmup=0.5"],
-        ["relaxation.sharing=full", "search.start=level"],
-        ["hypergradient=single_level", "search.start=level"],
-        ["search.start=level", "selection=budgeted"],
-        ["search.stop=entropy", "search.stop_entropy=9", "search.warmup=0.5"],
-        ["search.stop=curvature", "search.stop_every=1", "search.start=level"],
-        ["selection=argmax"],
-        ["selection=perturbation", "search.measurements=5"],
-        ["selection=playoff", "search.playoff=2", "search.playoff_steps=2"],
-        ["space.granularity=layer", "training.init=fresh"],
-        ["budget=custom", "budget.params=900"],
-        ["training.gradient_accumulation=2"],
-        ["training.max_grad_norm=0"],
+        ["selection=budgeted", "search.start=level", "relaxation=gumbel", "training.gradient_accumulation=2"],
+        ["selection=argmax", "search.warmup=0.5", "relaxation=dirichlet", "training.max_grad_norm=0"],
+        [
+            "selection=perturbation",
+            "search.measurements=5",
+            "search.start=level",
+            "relaxation.sharing=full",
+            "hypergradient=single_level",
+            "budget=custom",
+            "budget.params=900",
+        ],
+        [
+            "selection=playoff",
+            "search.playoff=2",
+            "search.playoff_steps=2",
+            "search.start=level",
+            "search.stop=curvature",
+            "search.stop_every=1",
+            "space.granularity=layer",
+            "training.init=fresh",
+        ],
     ],
     ids=lambda extra: extra[0],
 )
@@ -167,6 +163,8 @@ def test_a_search_that_a_guard_stopped_says_so_and_goes_on_to_the_fine_tune(
     done = command("search", *words, *stop)
     assert done.status == 0, done.err
     assert "The search stopped after 6 of 10 steps: the entropy is" in " ".join(done.out.split())
+    results = read(tmp_path / "run" / "results.json")
+    assert results["methods"][0]["adapter_params"] <= results["budget"]["params"]
     said = read(tmp_path / "run" / "architecture.json")["search"]
     assert (said["stop"], said["steps_taken"]) == ("entropy", 6) and "below 9" in said["stopped"]
     lines = [json.loads(line) for line in (tmp_path / "run" / "search" / "metrics.jsonl").read_text().splitlines()]
