@@ -22,8 +22,8 @@ COLOURS = ["#ffffff", "#3b6ea5", "#d98032", "#4f9d69", "#a8577e"]
 STEPS = [
     ("train", "every (N, r) of every\nlinear layer, in one pass"),
     ("score", "what each (N, r) keeps,\nin closed form"),
-    ("measure", "whole architectures\nunder the budget"),
-    ("fine-tune", "the best of them,\na PEFT adapter"),
+    ("descend", "gradients move the\nbudget between layers"),
+    ("train on", "what was found,\na PEFT adapter"),
 ]
 
 

@@ -93,7 +93,7 @@ def stopped(tiny_task: Path, tiny_model: Path, tmp_path_factory: pytest.TempPath
         ),
         (["+task=demo", "search.start=steep"], ["search.start", "spectral, level"]),
         (["+task=demo", "hypergradient=unrolled"], ["hypergradient=unrolled would do nothing", "search.start=level"]),
-        (["+task=demo", "relaxation=gumbel"], ["relaxation=gumbel would do nothing", "search.warmup=0.7"]),
+        (["+task=demo", "hypergradient=neumann"], ["hypergradient=neumann would do nothing", "search.warmup=0.7"]),
         (["+task=demo", "search.stop=entropy"], ["stop=entropy would do nothing", "search.start=level"]),
         (["+task=demo", "search.stop=bored"], ["search.stop", "none, entropy, curvature"]),
         (["+task=demo", "search.stop_entropy=-1"], ["search.stop_entropy=-1"]),
@@ -142,7 +142,7 @@ def test_a_command_line_that_is_wrong(command: CommandLine, extra: list[str], sa
         (["task.max_examples=1"], ["max_examples"]),
         (["training.max_steps=null", "training.epochs=inf"], ["training.epochs=inf", "finite"]),
         (["search.warmup=nan"], ["search.warmup=nan"]),
-        (["search.steps_fraction=-1"], ["search.steps_fraction=-1"]),
+        (["search.share=1"], ["search.share=1"]),
         (["search.learning_rate=0"], ["learning_rate=0"]),
         (["search.arch_learning_rate=inf"], ["arch_learning_rate=inf", "finite"]),
         (["compare=lora", "comparison.learning_rate=-1"], ["comparison.learning_rate=-1"]),
@@ -374,7 +374,7 @@ def test_a_checkpoint_cut_short(
         shutil.copytree(stopped, tmp_path / "run")
     else:
         with monkeypatch.context() as patch:
-            patch.setattr("morenas.search.phase.write_trajectory", interrupt)
+            patch.setattr("morenas.search.files.write_trajectory", interrupt)
             assert command("search", *words).status != 0
     path = tmp_path / "run" / "checkpoints" / name
     if path.is_dir():

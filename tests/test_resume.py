@@ -140,7 +140,7 @@ def test_a_language_model_s_run_goes_on_bit_for_bit(command: CommandLine, tmp_pa
         files = ("adapter/adapter_model.safetensors", "search/trajectory.npz")
         return architecture, {**row, "seconds": 0}, *(sha256(tmp_path / name / file) for file in files)
 
-    search = (("morenas.search.state", "save_tensors"), ("morenas.search.phase", "write_trajectory"))
+    search = (("morenas.search.state", "save_tensors"), ("morenas.search.files", "write_trajectory"))
     finetune = (("morenas.finetune.loop", "keep_only"), ("morenas.finetune.stage", "save_adapter"))
     assert outcome("killed", search[0], *search, *finetune) == outcome("whole")
 

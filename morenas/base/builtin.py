@@ -55,6 +55,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "neumann": "morenas.bilevel.hypergradients.neumann:Neumann",
     },
     "selection": {
+        "race": "morenas.selection.race:race",
         "surrogate": "morenas.selection.surrogate:surrogate",
         "perturbation": "morenas.selection.perturbation:perturbation",
         "playoff": "morenas.selection.playoff:playoff",

@@ -20,7 +20,7 @@ PLANTED, TABULAR = "planted", "tabular"
 PLAIN, RANDOM = "plain", "random"
 ALL, HARD = "all", "all hard"
 GRID = 32  # places of an anytime curve
-LOSSES = ("relaxed", "inherited", "retrained")
+LOSSES = ("relaxed", "inherited", "retrained", "one_run", "lora_equal_passes")
 Document = dict[str, Any]
 Figure = dict[str, float]
 
@@ -110,7 +110,12 @@ def _details(rows: list[BenchmarkRow]) -> Document:
     for name in sorted({name for row in rows for name in row.details}):
         having = [row for row in rows if name in row.details]
         found[name] = _figure(having, partial(_detail, name))
-    for name, (start, end) in {"gap_inherited": LOSSES[:2], "gap_retrained": LOSSES[::2]}.items():
+    differences = {
+        "gap_inherited": ("relaxed", "inherited"),
+        "gap_retrained": ("relaxed", "retrained"),
+        "less_lora_equal_passes": ("lora_equal_passes", "one_run"),
+    }
+    for name, (start, end) in differences.items():
         having = [row for row in rows if {start, end} <= set(row.details)]
         if having:
             found[name] = _figure(having, partial(_gap, start, end))

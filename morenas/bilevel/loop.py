@@ -23,10 +23,11 @@ class Schedule:
         steps: Lower (weight) steps in all.
         warmup: Lower steps before the first upper step: a zero-initialised factor gives no architecture gradient.
         every: Lower steps between upper steps.
-        ramp: Share of the steps over which the lower learning rate rises linearly; then it falls by a cosine.
+        ramp: Share of the steps over which the lower learning rate rises linearly.
         restart: Whether the warm-up is a search phase of its own: the lower learning rate runs through ramp and cosine
             in it and once more after it, and there may be nothing after it.
         max_grad_norm: Gradients of the weights are clipped to this norm; 0 for no clipping.
+        decay: Whether the lower learning rate falls by a cosine after its rise; else it stays at its peak.
     """
 
     steps: int
@@ -35,6 +36,7 @@ class Schedule:
     ramp: float = 0.06
     max_grad_norm: float = 1.0
     restart: bool = False
+    decay: bool = True
 
     def upper_steps(self) -> int:
         """Upper steps in all."""
@@ -61,15 +63,21 @@ class Schedule:
         start, end = 0, self.steps
         if self.restart:
             start, end = (0, self.warmup) if step < self.warmup else (self.warmup, self.steps)
-        return ramp_and_cosine(step - start, end - start, self.ramp)
+        factor = ramp_and_cosine(step - start, end - start, self.ramp)
+        return factor if self.decay or step - start < rising_steps(end - start, self.ramp) else 1.0
 
 
 def ramp_and_cosine(step: int, steps: int, ramp: float) -> float:
     """Factor on a learning rate: linear over the share ``ramp`` of the steps, then a cosine down to zero."""
-    rising = max(1, round(ramp * steps))
+    rising = rising_steps(steps, ramp)
     if step < rising:
         return (step + 1) / rising
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def rising_steps(steps: int, ramp: float) -> int:
+    """Steps over which a learning rate rises: the share ``ramp`` of them, one at least; none for a share of 0."""
+    return max(1, round(ramp * steps)) if ramp else 0
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def load_run_base(run: FinishedRun, base: str | None = None) -> Pretrained:
     Raises:
         InputError: If it is another model than the run's.
     """
-    pretrained = load_base(base or run.base, head_tensors(run.adapter), run.kind, run.label_names)
+    pretrained = load_base(base or run.base, head_tensors(run.adapter), run.kind, run.label_names, run.pooling)
     recorded = run.results["model"]["fingerprint"]
     if pretrained.fingerprint != recorded and "unknown" not in (pretrained.fingerprint, recorded):
         raise InputError(
@@ -67,13 +67,19 @@ def load_adapter_base(directory: Path, base: str | None = None) -> Pretrained:
     return load_base(str(base or recorded), head_tensors(directory), "generation" if causal else "classification")
 
 
-def load_base(name: str, head: Mapping[str, Tensor], kind: str, label_names: Sequence[str] | None = None) -> Pretrained:
+def load_base(
+    name: str,
+    head: Mapping[str, Tensor],
+    kind: str,
+    label_names: Sequence[str] | None = None,
+    pooling: str = "own",
+) -> Pretrained:
     """A pretrained model with a head of as many labels as a trained one has."""
     # The last layer of a head is the narrowest: one output a label.
     num_labels = min((len(tensor) for tensor in head.values() if tensor.ndim), default=2)
     fitting = list(label_names) if label_names and len(label_names) == num_labels else None
     kind = "regression" if kind == "classification" and num_labels == 1 else kind
-    return load_pretrained(name, num_labels, fitting, kind)
+    return load_pretrained(name, num_labels, fitting, kind, pooling=pooling)
 
 
 def head_tensors(directory: Path) -> dict[str, Tensor]:

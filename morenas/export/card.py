@@ -25,6 +25,10 @@ TITLES = {
 LIBRARIES = {"lora": "peft", "more": "peft", "merged": "transformers"}
 TASKS = {True: "text-generation", False: "text-classification"}
 """The hub's name of the task, by whether the model is a causal language model."""
+POOLED = """\
+from morenas.models.pooling import pool_by_mean
+pool_by_mean(model)  # transformers' own class would read the first token
+"""
 
 
 def write_card(folder: Path, exported: Exported, base: str, run: FinishedRun | None = None) -> None:
@@ -46,6 +50,7 @@ def write_card(folder: Path, exported: Exported, base: str, run: FinishedRun | N
         loader="AutoModelForCausalLM" if exported.causal else "AutoModelForSequenceClassification",
         modules=_modules(exported),
         truncated=bool(exported.errors),
+        pooled=POOLED if run is not None and run.pooling == "mean" else "",
         **(_of_run(run) if run else {"results": None}),
     )
     card.save(folder / CARD)

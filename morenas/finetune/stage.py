@@ -32,8 +32,8 @@ def fit(
     targets: Targets,
     phase: str,
     adapter: Path,
-    learning_rate: float | None = None,
     details: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> dict[str, Any]:
     """Fine-tune by a method, read the test sets once, save what was trained.
 
@@ -41,17 +41,15 @@ def fit(
         targets: Modules that the method may adapt.
         phase: Names the phase, its checkpoints and its metrics.
         adapter: Folder for what was trained.
-        learning_rate: None for that of the training settings.
         details: What to say of the method in its row.
+        changes: Training settings that are other than the run's, by name.
     Returns:
         A row of ``results.json``; that of an earlier process, where a resumed run has done all this before.
     """
     outcome = run.directory.checkpoints / f"{phase}.json"
     if outcome.exists():
         return dict(read_json(outcome, "phase outcome"))
-    settings = training_settings(run.config, run.device)
-    if learning_rate is not None:
-        settings = replace(settings, learning_rate=learning_rate)
+    settings = replace(training_settings(run.config, run.device), **changes)
     model, result, seconds = _train(run, method, targets, phase, settings)
     with run.meter.phase("evaluate"):
         tests = read_tests(run, model, settings)
@@ -75,7 +73,7 @@ def _train(
     run: Session, method: Method, targets: Targets, phase: str, settings: TrainingSettings
 ) -> tuple[nn.Module, FinetuneResult, float]:
     """The trained model, the result of its training, and the seconds it took."""
-    pretrained, total_steps = run.base.take(), final_steps(run)
+    pretrained, total_steps = run.base.take(), settings.total_steps(len(run.data.final_train))
     with run.meter.phase(phase) as measured:
         seed = derive(run.config.seed, phase)
         model = attach(pretrained.model, method, dict(targets), pretrained.head, seed, total_steps)
@@ -91,7 +89,7 @@ def training_settings(config: RunConfig, device: str) -> TrainingSettings:
 
 
 def final_steps(run: Session) -> int:
-    """Optimizer steps of a final fine-tune."""
+    """Optimizer steps of a fine-tune."""
     return training_settings(run.config, run.device).total_steps(len(run.data.final_train))
 
 

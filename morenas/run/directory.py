@@ -29,6 +29,7 @@ class RunDirectory:
         self.results = path / RESULTS
         self.metrics = path / "search" / "metrics.jsonl"
         self.trajectory = path / "search" / "trajectory.npz"
+        self.candidates = path / "search" / "candidates.jsonl"
         self.adapter = path / "adapter"
         self.checkpoints = path / "checkpoints"
         self.phases = self.checkpoints / "phases.json"

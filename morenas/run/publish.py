@@ -54,6 +54,7 @@ def document(
             "fingerprint": run.fingerprint,
             "dtype": weights.dtype,
             "quantization": weights.quantization,
+            "pooling": model.pooling,
         },
         "budget": budget,
         "methods": rows,

@@ -73,6 +73,11 @@ class FinishedRun:
         return str(self.results["model"]["name"])
 
     @property
+    def pooling(self) -> str:
+        """What a classifier's head reads of a sequence: "own" or "mean"."""
+        return str(self.results["model"].get("pooling", "own"))
+
+    @property
     def label_names(self) -> list[str] | None:
         """Names of the classes, where the task names them."""
         return self.results["data"].get("label_names") or self.config["task"].get("label_names")

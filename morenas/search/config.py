@@ -24,15 +24,20 @@ class SearchKeys:
     """A search; what is left to null follows from the final fine-tune.
 
     Attributes:
-        steps: Weight steps; None for ``steps_fraction`` of the final fine-tune's.
-        steps_fraction: Weight steps as a fraction of the final fine-tune's optimizer steps.
+        runs: 1 for one run: the search, and the found adapter trained on from what the search has learnt, at the rate
+            where it stands, down to zero. 2 for two: the search, and after it a whole fine-tune with its own ramp.
+        length: Weight steps of the one run, search and all, as a multiple of those of a fine-tune.
+        share: Share of them that is search; the found adapter takes the rest. In two runs the search is as long.
+        steps: Weight steps of the search; None for ``share`` of the run's.
         warmup: Fraction of the weight steps before the first architecture step; None for 1, where the start is level
             for 0.2.
         learning_rate: Of the weights, at its peak; None for training.learning_rate.
     """
 
+    runs: int = 1
+    length: float = 1.15
+    share: float = 0.57
     steps: int | None = None
-    steps_fraction: float = 0.65
     warmup: float | None = None
     learning_rate: float | None = None
 
@@ -44,13 +49,16 @@ class ComparisonConfig:
     Attributes:
         learning_rate: Its learning rate; None for training.learning_rate.
         alpha: Its alpha; None for twice its rank.
+        passes: How long it is trained: "equal", for as many steps as the search and the training of what it finds take
+            together; or "finetune", for those of a fine-tune.
     """
 
     learning_rate: float | None = None
     alpha: float | None = None
+    passes: str = one_of(("equal", "finetune"), "equal")
 
 
-ELSEWHERE = (*RELAXATION, *TRAINING, *CHOSEN, "steps", "warmup", "learning_rate", "seed")
+ELSEWHERE = (*RELAXATION, *TRAINING, *CHOSEN, "steps", "warmup", "learning_rate", "decay", "seed")
 Search = section(SearchSettings, leave=ELSEWHERE, keys=SearchKeys)
 Relaxation = section(SearchSettings, only=RELAXATION, keys=choice(SearchSettings, "relaxation"))
 

@@ -15,12 +15,13 @@ from morenas.search.alone import TrainedAlone
 from morenas.search.measure import Measurement, usual_measurements
 from morenas.search.mixture import Mixture
 from morenas.search.settings import SearchSettings
-from morenas.selection import Evidence, Selection
+from morenas.selection import Evidence, Picks, Selection
 
 
 def discretize(
     mixture: Mixture,
     priors: Sequence[Tensor],
+    vertices: Sequence[Picks],
     measurement: Measurement,
     alone: TrainedAlone,
     settings: SearchSettings,
@@ -29,12 +30,13 @@ def discretize(
 
     Args:
         priors: Scores that the start has left, beside those of the logits.
+        vertices: Whole architectures that the architecture steps led through, the last one last.
     Returns:
         One choice index per group, within the budget.
     Raises:
         InputError: If what it chose is not within the budget, or a loss is not finite.
     """
-    selections, evidence = registry("selection"), _evidence(mixture, priors, measurement, alone, settings)
+    selections, evidence = registry("selection"), _evidence(mixture, priors, vertices, measurement, alone, settings)
     select: Selection = selections.build(settings.selection)
     try:
         picks = select(evidence)
@@ -51,17 +53,20 @@ def discretize(
 def _evidence(
     mixture: Mixture,
     priors: Sequence[Tensor],
+    vertices: Sequence[Picks],
     measurement: Measurement,
     alone: TrainedAlone,
     settings: SearchSettings,
 ) -> Evidence:
     return Evidence(
         priors=[mixture.scores(), *priors],
+        vertices=vertices,
         costs=mixture.costs,
         allowed=~mixture.forbidden,
         budget=mixture.budget,
         generator=torch.Generator().manual_seed(derive(settings.seed, "selection")),
         measure=measurement,
+        batch_loss=measurement.on_batch,
         train_and_measure=alone,
         measurements=settings.measurements,
         usual_measurements=usual_measurements(settings.steps),

@@ -14,6 +14,12 @@ from morenas.search.settings import SearchSettings
 READ_EVERY = 10  # weight steps between readings of the weights' losses from an accelerator, at most
 
 
+def new_schedule(settings: SearchSettings, open_warmup: bool) -> Schedule:
+    """When weights and logits move. An open warm-up is a training of its own, with a ramp of its own."""
+    given = settings.steps, settings.warmup, settings.every, settings.ramp, settings.max_grad_norm
+    return Schedule(*given, restart=open_warmup, decay=settings.decay)
+
+
 def new_loop(
     problem: BilevelProblem, schedule: Schedule, settings: SearchSettings, guard: Guard | None = None
 ) -> BilevelLoop:

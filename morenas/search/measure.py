@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from morenas.base.errors import InputError
 from morenas.search.data import SearchData
 from morenas.search.objective import Objective
+from morenas.selection import Picks
+from morenas.space import Choice
 from morenas.supernet import Supernet
 from morenas.tasks.batches import Batches
 
@@ -19,11 +24,44 @@ MEASUREMENTS = 0.15  # architectures measured, as a share of the weight steps
 FEWEST_MEASUREMENTS = 12  # or one for 5 weight steps, where that is less
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A whole architecture that was measured in the supernet's weights.
+
+    Attributes:
+        shapes: Module name to ``(nblocks, blk_r)``; modules without an adapter are absent.
+        params: Adapter parameters.
+        losses: On the val batches from the first on.
+        found: Whether it is the one that was found.
+    """
+
+    shapes: dict[str, Choice]
+    params: int
+    losses: tuple[float, ...]
+    found: bool
+
+    @property
+    def loss(self) -> float:
+        """Mean over its batches."""
+        return sum(self.losses) / len(self.losses)
+
+    def document(self) -> dict[str, Any]:
+        """A line of ``search/candidates.jsonl``."""
+        modules = {name: {"nblocks": n, "blk_r": r} for name, (n, r) in self.shapes.items()}
+        losses = list(self.losses)
+        return {"found": self.found, "loss": self.loss, "params": self.params, "losses": losses, "modules": modules}
+
+
 class Measurement:
-    """Measures architectures, one choice index per group. The supernet computes the last one from then on."""
+    """Measures architectures, one choice index per group. The supernet computes the last one from then on.
+
+    Attributes:
+        measured: Of every architecture, the loss by number of each val batch that it was measured on.
+    """
 
     def __init__(self, supernet: Supernet, objective: Objective, data: SearchData) -> None:
         self._supernet, self._objective, self._data = supernet, objective, data
+        self.measured: dict[Picks, dict[int, float]] = {}
 
     def draw(self, picks: Sequence[int]) -> None:
         """Let the supernet compute one architecture."""
@@ -36,7 +74,31 @@ class Measurement:
             InputError: If it is not finite.
         """
         self.draw(picks)
-        return self._mean_loss(self._data.val, MEASURED_BATCHES)
+        losses = self._losses(self._data.val, range(MEASURED_BATCHES))
+        self.measured.setdefault(tuple(picks), {}).update(enumerate(losses.tolist()))
+        return float(losses.mean())
+
+    def on_batch(self, picks: Sequence[int], number: int) -> float:
+        """The loss of an architecture on one val batch.
+
+        Raises:
+            InputError: If it is not finite.
+        """
+        self.draw(picks)
+        loss = float(self._losses(self._data.val, [number]))
+        self.measured.setdefault(tuple(picks), {})[number] = loss
+        return loss
+
+    def candidates(self, found: Sequence[int]) -> tuple[Candidate, ...]:
+        """Every architecture that was measured, in order; ``found`` is the one that was taken."""
+        space = self._supernet.space
+        params, rows = space.params(), range(len(space.groups))
+        return tuple(
+            Candidate(
+                space.shapes(one), int(params[rows, list(one)].sum()), tuple(losses.values()), one == tuple(found)
+            )
+            for one, losses in self.measured.items()
+        )
 
     def drawn(self) -> float:
         """The loss of the architecture drawn on what decides between trained ones: the first select batches.
@@ -44,17 +106,17 @@ class Measurement:
         Raises:
             InputError: If it is not finite.
         """
-        return self._mean_loss(self._data.decisive, DECISIVE_BATCHES)
+        return float(self._losses(self._data.decisive, range(DECISIVE_BATCHES)).mean())
 
     @torch.no_grad()
-    def _mean_loss(self, batches: Batches, count: int) -> float:
-        loss = float(torch.stack([self._objective.evaluate(batches[number]) for number in range(count)]).mean())
-        if not math.isfinite(loss):
+    def _losses(self, batches: Batches, numbers: Iterable[int]) -> Tensor:
+        losses = torch.stack([self._objective.evaluate(batches[number]) for number in numbers])
+        if not math.isfinite(loss := float(losses.mean())):
             raise InputError(
                 f"Search: the loss of an architecture in the supernet's weights is {loss}. "
                 "Lower search.learning_rate or training.learning_rate, or look at the data."
             )
-        return loss
+        return losses
 
 
 def usual_measurements(steps: int) -> int:

@@ -13,6 +13,11 @@ from morenas.space.cost import PARAMS
 from morenas.supernet import Relaxation
 
 
+def mean_entropy(probs: Tensor) -> float:
+    """Of distributions ``(groups, choices)``, in nats a group."""
+    return float(torch.special.entr(probs).sum(dim=-1).mean())
+
+
 class Mixture:
     """Logits of every choice, and what they stand for at a weight step, under the budget.
 
@@ -38,7 +43,9 @@ class Mixture:
         self._kept: tuple[tuple[int, int], Tensor] | None = None
 
     def temperature(self, step: int) -> float:
-        """Exponential from the first temperature to the last, over the steps after the warm-up."""
+        """Exponential from first to last over the weight steps after the warm-up; 1 where there are none."""
+        if self._schedule.upper_steps() == 0:
+            return 1.0
         start, end = self._settings.temperature_start, self._settings.temperature_end
         return float(start * (end / start) ** self._schedule.progress(step))
 
@@ -50,6 +57,10 @@ class Mixture:
     def distribution(self, step: int) -> Tensor:
         """Probabilities of every choice under the budget, ``(groups, choices)``: the mean of what is drawn."""
         return torch.softmax(self._tilted_logits(step) / self._own_temperature(step), dim=-1)
+
+    def entropy(self, step: int) -> float:
+        """Mean entropy of the distribution, in nats a group."""
+        return mean_entropy(self.distribution(step))
 
     def scores(self) -> Tensor:
         """What the logits say of every choice, the budget left aside; 0 where it is forbidden."""

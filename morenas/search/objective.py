@@ -17,6 +17,9 @@ from morenas.tasks.batches import Batch, Batches
 Loss = Callable[[nn.Module, Batch], Tensor]
 """Scalar loss of a model on a batch."""
 
+FORWARD = 1 / 3
+"""Of a forward and backward pass: what a pass without gradients costs."""
+
 Arrange = Callable[[int, torch.Generator], None]
 """Tells the supernet what to compute in a pass, from the number of a weight step and the pass's own generator."""
 
@@ -26,6 +29,9 @@ class Objective:
 
     The randomness of a pass (dropout, Gumbel draws) is seeded by its level and number, so that a resumed search needs
     no generator state, and the two passes of a finite difference draw the same.
+
+    Attributes:
+        passes: Forward and backward passes of micro-batches so far; one without gradients counts as a third.
     """
 
     def __init__(
@@ -41,6 +47,7 @@ class Objective:
         self._model, self._loss, self._data, self._device = model, loss, data, device
         self._schedule, self._settings = schedule, settings
         self._arrange: Arrange | None = None
+        self.passes = 0.0
 
     def enter(self, arrange: Arrange) -> None:
         """Begin a phase of the search: ``arrange`` is called before every pass of either level."""
@@ -82,6 +89,7 @@ class Objective:
         return self._compute(batch, bf16)
 
     def _compute(self, batch: Batch, bf16: bool) -> Tensor:
+        self.passes += 1.0 if torch.is_grad_enabled() else FORWARD
         with torch.autocast(self._device.type, torch.bfloat16, enabled=bf16):
             moved = {key: value.to(self._device, non_blocking=True) for key, value in batch.items()}
             return self._loss(self._model, moved)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 
-from morenas.base.settings import record
 from morenas.models.load import pretrained_parameters
+from morenas.search.acting import acting
+from morenas.search.measure import Candidate
 from morenas.search.settings import SearchSettings
+from morenas.selection.race import paired
 from morenas.space import Architecture, Budget, Choice, SearchSpace
 
 
@@ -26,8 +30,9 @@ class SearchOutcome:
         logits: Final architecture logits, ``(groups, choices)``.
         probs: Final mixing probabilities under the budget, same shape.
         trajectory: Mixing probabilities over time, ``(snapshots, groups, choices)``.
-        trajectory_steps: Weight step of each snapshot. A spectral start whose warm-up is all of the search adds its
-            scores' own, after the last step.
+        trajectory_steps: Step of each snapshot: of the weights, and after their last one of the architecture where the
+            weights stand still in those.
+        candidates: Whole architectures that were measured, in order.
         steps: Weight steps taken, those of a play-off not counted: fewer than were asked for where a guard stopped it.
         stopped: Why a guard stopped it; empty where none did.
     """
@@ -41,8 +46,26 @@ class SearchOutcome:
     probs: Tensor
     trajectory: Tensor
     trajectory_steps: list[int]
+    candidates: tuple[Candidate, ...]
     steps: int
     stopped: str = ""
+
+
+def margin(candidates: Sequence[Candidate]) -> dict[str, float]:
+    """By how much what was found is better than the next one, on the batches that both were measured on.
+
+    Returns:
+        ``margin``, the runner-up's mean loss less that of what was found, and ``margin_error``, the standard error of
+        the paired difference; empty where there was no comparison.
+    """
+    found = [one for one in candidates if one.found]
+    others = [one for one in candidates if not one.found]
+    if not found or not others:
+        return {}
+    most = max(len(one.losses) for one in others)
+    runner_up = min((one for one in others if len(one.losses) == most), key=lambda one: one.loss)
+    difference, error = paired(runner_up.losses, found[0].losses)
+    return {"margin": difference, "margin_error": error} if math.isfinite(error) else {}
 
 
 @dataclass(frozen=True)
@@ -69,10 +92,9 @@ class Origin:
         space: SearchSpace,
         budget: Budget,
         settings: SearchSettings,
-        steps: int,
-        stopped: str,
+        taken: Mapping[str, Any],
     ) -> Architecture:
-        """What was found for the model, and how."""
+        """What was found for the model, and how: the settings that acted, and the steps that were taken."""
         found = Architecture.from_shapes(shapes, space.modules, self.name, self.parameters)
-        how = {"steps_taken": steps, "stopped": stopped, "choices": [str(choice) for choice in space.choices]}
-        return replace(found, budget=budget.document(), search={**record(settings), **how, "groups": len(space.groups)})
+        searched = {"choices": [str(choice) for choice in space.choices], "groups": len(space.groups)}
+        return replace(found, budget=budget.document(), search={**acting(settings), **taken, **searched})

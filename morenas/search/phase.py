@@ -60,7 +60,8 @@ def check_comparison(config: SearchRunConfig) -> None:
     Raises:
         InputError: If a number of the comparison is not one to train with.
     """
-    for name, value in vars(config.comparison).items():
+    for name in ("learning_rate", "alpha"):
+        value = getattr(config.comparison, name)
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"comparison.{name}={value}: must be above 0 and finite, or null.")
 
@@ -85,6 +86,7 @@ def budget_words(config: SearchRunConfig) -> str:
 def search(run: Session, config: SearchRunConfig) -> tuple[Architecture, Tensors, Tensors]:
     """Search, or take up what a search in this run directory found; architecture, factors and head to start from."""
     from morenas.base.tensors import load_tensors, save_tensors
+    from morenas.search.files import pack, unpack, write_candidates, write_trajectory
     from morenas.space import Architecture
 
     inherited = run.directory.checkpoints / "inherited.safetensors"
@@ -94,7 +96,8 @@ def search(run: Session, config: SearchRunConfig) -> tuple[Architecture, Tensors
         budget = fill(BudgetSettings, config.budget).resolve(space, run.model_parameters)
         outcome = run_search(run, config, space, budget)
         save_tensors(inherited, pack(outcome))
-        write_trajectory(run, space, outcome)
+        write_trajectory(run.directory.trajectory, space, outcome)
+        write_candidates(run.directory.candidates, outcome)
         describe(run, outcome).to_json(run.directory.architecture)
     architecture = Architecture.from_json(run.directory.architecture)
     factors, head = unpack(load_tensors(inherited)[0])
@@ -142,9 +145,7 @@ def search_settings(config: SearchRunConfig, final_steps: int) -> SearchSettings
         InputError: If a value is out of range, or a setting would do nothing.
     """
     given, training = config.search, config.training
-    if not 0 < given.steps_fraction < math.inf:
-        raise InputError(f"search.steps_fraction={given.steps_fraction}: must be above 0, and finite.")
-    steps = given.steps if given.steps is not None else max(10, round(given.steps_fraction * final_steps))
+    steps = search_steps(config, final_steps)
     return fill(
         SearchSettings,
         given,
@@ -154,11 +155,38 @@ def search_settings(config: SearchRunConfig, final_steps: int) -> SearchSettings
         warmup=warmup_steps(config, steps),
         learning_rate=training.learning_rate if given.learning_rate is None else given.learning_rate,
         ramp=training.warmup_ratio,
+        decay=given.runs == 2,
         relaxation=chosen(config.relaxation),
         hypergradient=chosen(config.hypergradient),
         selection=chosen(config.selection),
         seed=config.seed,
     )
+
+
+def search_steps(config: SearchRunConfig, finetune_steps: int) -> int:
+    """Weight steps of the search.
+
+    Args:
+        finetune_steps: Optimizer steps of a fine-tune.
+    Raises:
+        InputError: If the run is cut in a way that cannot be.
+    """
+    given = config.search
+    if given.runs not in (1, 2):
+        raise InputError(f"search.runs={given.runs}: 1 or 2.")
+    if not 0 < given.length < math.inf:
+        raise InputError(f"search.length={given.length}: must be above 0, and finite.")
+    if not 0 < given.share < 1:
+        raise InputError(f"search.share={given.share}: must be above 0 and below 1; what is found takes the rest.")
+    return given.steps if given.steps is not None else max(10, round(given.share * given.length * finetune_steps))
+
+
+def training_of_found(config: SearchRunConfig, finetune_steps: int) -> dict[str, Any]:
+    """How the found adapter's training differs from a fine-tune: in one run it goes on where the search stands."""
+    if config.search.runs == 2:
+        return {}
+    steps = max(1, round((1 - config.search.share) * config.search.length * finetune_steps))
+    return {"max_steps": steps, "warmup_ratio": 0.0}
 
 
 def warmup_steps(config: SearchRunConfig, steps: int) -> int:
@@ -178,7 +206,8 @@ def warmup_steps(config: SearchRunConfig, steps: int) -> int:
         if not 0 < share <= 1:
             raise InputError(
                 f"search.warmup={share}: with search.start={start} a fraction of the search's steps above 0 and at "
-                "most 1; 1, or null, takes no architecture step. search.start=level may go without a warm-up."
+                "most 1; with 1, or null, the weights stand still while the architecture moves. search.start=level may "
+                "go without a warm-up."
             )
         return max(1, min(round(share * steps), steps))
     share = 0.2 if given is None else given
@@ -200,49 +229,12 @@ def describe(run: Session, outcome: SearchOutcome) -> Architecture:
     return replace(found, base_model=run.config.model.name_or_path, search={**found.search, **task})
 
 
-def write_trajectory(run: Session, space: SearchSpace, outcome: SearchOutcome) -> None:
-    """Write ``search/trajectory.npz``: mixing probabilities over time, per group."""
-    import io
-
-    import numpy as np
-
-    from morenas.base.files import write_bytes
-
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        probs=outcome.trajectory.numpy(),
-        logits=outcome.logits.numpy(),
-        steps=np.array(outcome.trajectory_steps),
-        groups=np.array(list(space.groups)),
-        choices=np.array([str(choice) for choice in space.choices]),
-    )
-    write_bytes(run.directory.trajectory, buffer.getvalue())
-
-
-def pack(outcome: SearchOutcome) -> dict[str, Any]:
-    """What the final fine-tune inherits, as named tensors."""
-    tensors = {f"head/{name}": tensor for name, tensor in outcome.head.items()}
-    for name, (first, second) in outcome.factors.items():
-        tensors |= {f"first/{name}": first, f"second/{name}": second}
-    return tensors
-
-
-def unpack(tensors: dict[str, Any]) -> tuple[Tensors, Tensors]:
-    """Tensors by module and head by parameter, from what ``pack`` gave."""
-    parts: dict[str, Tensors] = {"head": {}, "first": {}, "second": {}}
-    for key, tensor in tensors.items():
-        kind, _, name = key.partition("/")
-        parts[kind][name] = tensor
-    return {name: (first, parts["second"][name]) for name, first in parts["first"].items()}, parts["head"]
-
-
 def finetune_found(
     run: Session, config: SearchRunConfig, architecture: Architecture, factors: Tensors, head: Tensors
 ) -> dict[str, Any]:
     """The final fine-tune, in the found structure."""
     from morenas.finetune.methods import Head, More
-    from morenas.finetune.stage import fit
+    from morenas.finetune.stage import final_steps, fit
 
     targets = {name: (shape.in_features, shape.out_features) for name, shape in architecture.modules.items()}
     if not targets and run.task.spec.causal:
@@ -254,8 +246,18 @@ def finetune_found(
         run.observer.message("The search chose no adapter for any module: the head alone is trained, from its start.")
         return fit(run, Head(), targets, "finetune", run.directory.adapter)
     inherit = config.training.init == "inherit"
+    changes = training_of_found(config, final_steps(run))
+    details = {"init": config.training.init, "passes_with_search": passes_in_all(run, config, architecture)}
     method = More().with_architecture(architecture, factors if inherit else {}, head if inherit else {})
-    return fit(run, method, targets, "finetune", run.directory.adapter, details={"init": config.training.init})
+    return fit(run, method, targets, "finetune", run.directory.adapter, details, **changes)
+
+
+def passes_in_all(run: Session, config: SearchRunConfig, architecture: Architecture) -> int:
+    """What the search and the training of what it found take together, in forward and backward passes of a step."""
+    from morenas.finetune.stage import final_steps
+
+    trained = training_of_found(config, final_steps(run)).get("max_steps", final_steps(run))
+    return round(architecture.search["passes"] + trained)
 
 
 def finetune_lora(run: Session, config: SearchRunConfig, architecture: Architecture) -> dict[str, Any]:
@@ -266,13 +268,16 @@ def finetune_lora(run: Session, config: SearchRunConfig, architecture: Architect
     targets = run.targets(config.space.target_modules, config.space.exclude_modules)
     ranks = equal_parameter_lora(architecture.num_parameters(), targets)
     rank = max(ranks.values())
-    alpha = config.comparison.alpha
+    alpha, rate = config.comparison.alpha, config.comparison.learning_rate
+    changes: dict[str, Any] = {} if rate is None else {"learning_rate": rate}
+    if config.comparison.passes == "equal":
+        changes["max_steps"] = passes_in_all(run, config, architecture)
     return fit(
         run,
         RankedLora(rank=rank, alpha=alpha, ranks=ranks),
         targets,
         "compare_lora",
         run.directory.path / "compare" / "lora",
-        config.comparison.learning_rate,
-        {"rank": rank, "alpha": alpha or 2 * rank, "equal_parameters": True},
+        {"rank": rank, "alpha": alpha or 2 * rank, "equal_parameters": True, "passes": config.comparison.passes},
+        **changes,
     )

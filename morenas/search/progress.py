@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from morenas.base.errors import InputError
 from morenas.bilevel import NonFiniteLoss, Schedule, StepReport, expected_cost
-from morenas.search.mixture import Mixture
+from morenas.search.descent import ArchStep
+from morenas.search.mixture import Mixture, mean_entropy
 from morenas.search.settings import SearchSettings
 from morenas.space import SearchSpace
+
+
+def arch_step_metrics(step: ArchStep, mixture: Mixture) -> dict[str, float]:
+    """Metrics of an architecture step on weights that stand still."""
+    return {"search/upper_loss": step.loss, **_mixture_metrics(step.probs, mixture)}
 
 
 def step_metrics(report: StepReport, probs: Tensor, mixture: Mixture, stops: bool) -> dict[str, float]:
@@ -23,16 +31,23 @@ def step_metrics(report: StepReport, probs: Tensor, mixture: Mixture, stops: boo
     metrics = {
         "search/lower_loss": report.lower_loss,
         "search/lower_lr": report.lower_lr,
-        "search/expected_params": float(expected_cost(probs, mixture.params)),
-        "search/entropy": float(torch.special.entr(probs).sum(dim=-1).mean()),
         "search/temperature": mixture.temperature(report.step),
+        **_mixture_metrics(probs, mixture),
     }
-    if mixture.counts_another_cost:
-        metrics["search/expected_cost"] = float(expected_cost(probs, mixture.costs))
     if report.upper_loss is not None:
         metrics["search/upper_loss"] = report.upper_loss
     if stops:
         metrics["search/stopped"] = 1.0
+    return metrics
+
+
+def _mixture_metrics(probs: Tensor, mixture: Mixture) -> dict[str, float]:
+    metrics = {
+        "search/expected_params": float(expected_cost(probs, mixture.params)),
+        "search/entropy": mean_entropy(probs),
+    }
+    if mixture.counts_another_cost:
+        metrics["search/expected_cost"] = float(expected_cost(probs, mixture.costs))
     return metrics
 
 
@@ -42,9 +57,22 @@ def by_name(space: SearchSpace, probs: Tensor) -> dict[str, dict[str, float]]:
     return {name: dict(zip(choices, row, strict=True)) for name, row in zip(space.groups, probs.tolist(), strict=True)}
 
 
+@contextmanager
+def explained(schedule: Schedule, settings: SearchSettings, checkpoint: Path | None) -> Iterator[None]:
+    """Say of a loss that is not finite where it came from, and what to do.
+
+    Raises:
+        InputError: In the place of ``NonFiniteLoss``.
+    """
+    try:
+        yield
+    except NonFiniteLoss as error:
+        raise InputError(not_finite(error, schedule, settings, checkpoint)) from error
+
+
 def not_finite(error: NonFiniteLoss, schedule: Schedule, settings: SearchSettings, checkpoint: Path | None) -> str:
     """The message for a loss that is not finite."""
-    step = error.step if error.level == "lower" else schedule.upper_at(error.step)
+    step = error.step if error.level == "lower" else min(schedule.upper_at(error.step), settings.steps)
     rate = settings.learning_rate * schedule.lower_factor(step)
     batch = error.step * settings.gradient_accumulation + error.micro_batch
     kept = (

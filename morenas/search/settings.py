@@ -8,8 +8,8 @@ from typing import Any
 
 from morenas.base.errors import InputError
 from morenas.base.kinds import SHARINGS
-from morenas.base.registry import registry
 from morenas.base.settings import check_names, door, one_of
+from morenas.search.acting import check_acting
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,11 @@ class SearchSettings:
         weight_decay: Of the weights, decoupled, per unit of the learning rate.
         max_grad_norm: Gradients of the weights are scaled down to this norm; 0 leaves them as they are.
         ramp: Fraction of the weight steps over which the learning rate rises.
-        arch_learning_rate: Of the logits, constant.
+        decay: Let the learning rate fall to zero by a cosine, as in a training of its own; else it stays at its peak,
+            for what is found is trained on.
+        arch_steps: Architecture steps on weights that stand still, after a warm-up that is all of the weight steps;
+            None for 0.04 of the weight steps, in a short search for more, up to 16; 0 leaves all to the start.
+        arch_learning_rate: Of the logits, constant, in architecture steps between weight steps.
         gradient_accumulation: Micro-batches a step, on either level.
         relaxation: How logits become the probabilities that mix the candidates.
         start: Where the logits start. "spectral": at closed-form scores of what each candidate keeps of the warm-up's
@@ -41,7 +45,7 @@ class SearchSettings:
         hypergradient: How the architecture's loss is differentiated through the weights.
         selection: How one architecture within the budget is chosen in the end.
         measurements: Architectures whose loss a selection measures, at most; None for 0.15 of the steps, in a short
-            search for more, up to 12.
+            search for more, up to 12; selection=race takes a fourth of that, up to 8.
         playoff: Architectures that selection=playoff trains alone, at most.
         playoff_steps: Weight steps of each of them; None for 0.05 of the search's.
         stop: What ends the architecture steps early: "entropy" below ``stop_entropy``; "curvature", looked at every
@@ -64,6 +68,8 @@ class SearchSettings:
     weight_decay: float = 1e-3
     max_grad_norm: float = 1.0
     ramp: float = 0.06
+    decay: bool = False
+    arch_steps: int | None = None
     arch_learning_rate: float = 0.1
     gradient_accumulation: int = 1
     relaxation: Any = door("relaxation", "softmax")
@@ -72,7 +78,7 @@ class SearchSettings:
     temperature_start: float = 1.0
     temperature_end: float = 0.2
     hypergradient: Any = door("hypergradient", "first_order")
-    selection: Any = door("selection", "surrogate")
+    selection: Any = door("selection", "race")
     measurements: int | None = None
     playoff: int = 4
     playoff_steps: int | None = None
@@ -89,6 +95,8 @@ class SearchSettings:
         for name in ("steps", "every", "gradient_accumulation", "checkpoint_every", "playoff", "stop_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"search.{name}={getattr(self, name)}: must be at least 1.")
+        if self.arch_steps is not None and self.arch_steps < 0:
+            raise InputError(f"search.arch_steps={self.arch_steps}: must be at least 0, or null.")
         for name in ("measurements", "playoff_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"search.{name}={getattr(self, name)}: must be at least 1, or null.")
@@ -101,35 +109,9 @@ class SearchSettings:
             raise InputError(f"search.stop_curvature={self.stop_curvature}: a ratio, at least 1 and finite.")
         if not 0 <= self.max_grad_norm < math.inf:
             raise InputError(f"search: max_grad_norm={self.max_grad_norm} must be finite, and at least 0: no clipping.")
-        if registry("start").get(self.start).open_warmup:
-            self._check_open_warmup()
-        elif not 0 <= self.warmup < self.steps:
-            raise InputError(
-                f"search: warmup={self.warmup} must be at least 0 and below steps={self.steps}; else no architecture "
-                "step would be taken."
-            )
+        check_acting(self)
 
-    def _check_open_warmup(self) -> None:
-        start = registry("start").chosen_by(self.start)
-        if not 1 <= self.warmup <= self.steps:
-            raise InputError(
-                f"search: warmup={self.warmup} must be at least 1 and at most steps={self.steps}: a {start} start "
-                "takes the architecture from what the warm-up learns. search.start=level needs no warm-up."
-            )
-        if self.warmup == self.steps and (unused := self._idle_in_the_warmup()):
-            raise InputError(
-                f"search: {', '.join(unused)} would do nothing: with start={start} the warm-up is the whole search, "
-                "and no architecture step is taken. Set search.warmup=0.7 to take some after it, or search.start=level."
-            )
-        if self.sharing != "per_nblocks":
-            raise InputError(
-                f"search.start={start} with sharing={self.sharing}: every block count takes its own factors from what "
-                "the warm-up learns; use sharing=per_nblocks, or search.start=level."
-            )
-
-    def _idle_in_the_warmup(self) -> list[str]:
-        """What was chosen, by name or as an object, that architecture steps alone make use of."""
-        usual = {"relaxation": "softmax", "hypergradient": "first_order", "stop": "none"}
-        doors = {"relaxation": "relaxation", "hypergradient": "hypergradient", "stop": "guard"}
-        chosen = {name: registry(kind).chosen_by(getattr(self, name)) for name, kind in doors.items()}
-        return [f"{name}={chosen[name]}" for name in usual if chosen[name] != usual[name]]
+    @property
+    def stands(self) -> bool:
+        """Whether all weight steps are warm-up, so that the weights stand still while the architecture moves."""
+        return self.warmup == self.steps

@@ -11,6 +11,7 @@ from torch import Tensor
 from morenas.base.errors import InputError
 from morenas.base.tensors import load_tensors, save_tensors
 from morenas.bilevel import BilevelLoop
+from morenas.search.objective import Objective
 
 SNAPSHOTS = 200  # mixing probabilities kept of a search, evenly spread
 
@@ -43,6 +44,7 @@ class State:
     Attributes:
         checkpoint: File that it is kept in; None for none.
         loop: Its whole state is a part of it.
+        objective: Its passes so far are a part of it.
         steps: Weight steps of the search.
         trace: Snapshots so far.
         priors: Scores that the start has left for the selection.
@@ -50,6 +52,7 @@ class State:
 
     checkpoint: Path | None
     loop: BilevelLoop
+    objective: Objective
     steps: int
     trace: Trace = field(init=False)
     priors: Sequence[Tensor] = ()
@@ -63,7 +66,7 @@ class State:
             return
         tensors = {f"trace.{index}": probs for index, probs in enumerate(self.trace.probs)}
         tensors |= {f"prior.{index}": prior for index, prior in enumerate(self.priors)}
-        info = {"trace_steps": self.trace.steps, "priors": len(self.priors)}
+        info = {"trace_steps": self.trace.steps, "priors": len(self.priors), "passes": self.objective.passes}
         save_tensors(self.checkpoint, {**self.loop.state_tensors(), **tensors}, info)
 
     def load(self) -> None:
@@ -77,7 +80,7 @@ class State:
         tensors, info = load_tensors(self.checkpoint)
         try:
             self.loop.load_state_tensors(tensors)
-            self.trace.steps = info["trace_steps"]
+            self.trace.steps, self.objective.passes = info["trace_steps"], info["passes"]
             self.trace.probs = [tensors[f"trace.{index}"] for index in range(len(self.trace.steps))]
             self.priors = [tensors[f"prior.{index}"] for index in range(info["priors"])]
         except (ValueError, KeyError) as error:

@@ -6,6 +6,7 @@ from morenas.selection.evidence import Evidence, Picks, Selection
 from morenas.selection.knapsack import knapsack
 from morenas.selection.perturbation import perturbation
 from morenas.selection.playoff import playoff
+from morenas.selection.race import race
 from morenas.selection.surrogate import surrogate
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "knapsack",
     "perturbation",
     "playoff",
+    "race",
     "surrogate",
 ]

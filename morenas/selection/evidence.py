@@ -15,7 +15,7 @@ Picks = tuple[int, ...]
 """An architecture: one choice index per group."""
 
 
-def _no_supernet(picks: Sequence[int]) -> float:
+def _no_supernet(picks: Sequence[int], number: int = 0) -> float:
     raise RuntimeError("This evidence has no supernet to measure or train an architecture in.")
 
 
@@ -30,7 +30,10 @@ class Evidence:
         allowed: Which choices may be taken, same shape, bool.
         budget: The most that the choices of an architecture may cost together.
         generator: Of every random draw.
+        vertices: Whole architectures within the budget that architecture steps led through, in order; empty where they
+            led through mixtures alone.
         measure: Loss of an architecture in the supernet's weights, on data that trained no weight.
+        batch_loss: The same on one numbered batch of that data.
         train_and_measure: Loss of an architecture that is first trained alone for a while, from the supernet's weights,
             on data that trained neither them nor the logits. Costs many times as much as ``measure``.
         measurements: Architectures to measure, at most, as the user asked; None where that is left open.
@@ -43,7 +46,9 @@ class Evidence:
     allowed: Tensor
     budget: int
     generator: torch.Generator
+    vertices: Sequence[Picks] = ()
     measure: Callable[[Sequence[int]], float] = _no_supernet
+    batch_loss: Callable[[Sequence[int], int], float] = _no_supernet
     train_and_measure: Callable[[Sequence[int]], float] = _no_supernet
     measurements: int | None = None
     usual_measurements: int = 1

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from morenas.selection.evidence import Evidence, Picks
 from morenas.selection.knapsack import knapsack
+from morenas.selection.standard import standardized
 
 STRENGTH = 10.0  # how much more freely the priors' multiples are fitted than the corrections
 NOISE = (0.3, 1.0)  # of the standardized scores, by which proposals differ: least and most
@@ -57,7 +58,7 @@ class LossModel:
         return cls(evidence.priors, evidence.costs, evidence.allowed, evidence.budget, evidence.generator)
 
     def __post_init__(self) -> None:
-        self.priors = [_standardized(prior, self.allowed) for prior in self.priors]
+        self.priors = [standardized(prior, self.allowed) for prior in self.priors]
 
     def improve(self, evaluate: Callable[[Picks], float], count: int) -> Picks:
         """Measure up to ``count`` architectures, in two rounds; return the one of lowest loss.
@@ -121,7 +122,7 @@ class LossModel:
 
     def _proposal(self, scores: Tensor) -> Picks:
         """The best selection of perturbed scores."""
-        scores = _standardized(scores, self.allowed)
+        scores = standardized(scores, self.allowed)
         low, high = NOISE
         size = low + (high - low) * float(torch.rand((), generator=self.generator))
         noise = torch.randn(scores.shape, generator=self.generator, dtype=torch.float64)
@@ -137,13 +138,3 @@ class LossModel:
         if not math.isfinite(loss):
             raise ValueError(f"The loss of architecture {picks} is {loss}; it must be finite.")
         self.measured[picks] = loss
-
-
-def _standardized(scores: Tensor, allowed: Tensor) -> Tensor:
-    """Zero mean a group and unit standard deviation over all allowed choices; zeros elsewhere, or if none differ."""
-    kept = scores.double().masked_fill(~allowed, torch.nan)
-    centred = kept - kept.nanmean(dim=1, keepdim=True)
-    scale = centred.square().nanmean().sqrt()
-    # Of scores that differ by rounding alone, the rounding must not become the score.
-    rounding = 4 * torch.finfo(scores.dtype).eps * kept.abs().nan_to_num(0.0).max()
-    return torch.where(scale > rounding, centred / scale, 0.0).nan_to_num(0.0)

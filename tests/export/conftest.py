@@ -15,7 +15,7 @@ def found(tiny_task: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFa
     words = [*task_words(tiny_task, tiny_model), *SEARCH_WORDS, "budget.fraction=0.6"]
     short = ("training.max_steps", "training.learning_rate")
     kept = [word for word in words if not word.startswith(short)]
-    words = [*kept, "training.max_steps=120", "training.learning_rate=2e-2"]  # until it has learned something
+    words = [*kept, "training.max_steps=160", "training.learning_rate=1e-2", "search.runs=2"]  # until it has learned
     return train(tmp_path_factory.mktemp("found") / "run", "search", *words)
 
 

@@ -198,5 +198,5 @@ def test_the_warm_up_is_a_share_of_the_steps_that_fits_the_start(given: list[str
 
 def test_by_default_a_search_takes_two_thirds_of_the_final_steps_and_all_are_warm_up() -> None:
     settings = search_settings(searched("demo"), final_steps=200)
-    assert (settings.steps, settings.warmup, settings.start) == (130, 130, "spectral")
-    assert (settings.sharing, settings.selection, settings.measurements) == ("per_nblocks", "surrogate", None)
+    assert (settings.steps, settings.warmup, settings.start) == (131, 131, "spectral")
+    assert (settings.sharing, settings.selection, settings.measurements) == ("per_nblocks", "race", None)

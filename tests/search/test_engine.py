@@ -95,12 +95,20 @@ class Watching(Recorder):
         self.seen.append((step, probs))
 
 
+def arch_steps_alone(outcome: SearchOutcome) -> int:
+    """Architecture steps that were taken after the last weight step."""
+    said = outcome.architecture.search
+    taken: int = said["arch_steps_taken"] if said["warmup"] == said["steps"] else 0
+    return taken
+
+
 @starts
 def test_an_observer_that_asks_sees_the_probabilities_of_every_step_by_name(settings: SearchSettings) -> None:
     watching, space = Watching(), tiny_space(tiny_classifier())
     outcome = search(tiny_classifier(), settings, observer=watching)
     steps = [step for step, _ in watching.seen]
-    assert steps == sorted([*range(1, settings.steps + 1), settings.warmup])  # once more when the logits are set
+    last_step = settings.steps + arch_steps_alone(outcome)
+    assert steps == sorted([*range(1, last_step + 1), settings.warmup])  # once more when the logits are set
     last = watching.seen[-1][1]
     assert list(last) == list(space.groups)
     assert all(list(row) == [str(choice) for choice in space.choices] for row in last.values())
@@ -243,7 +251,8 @@ def test_the_head_is_trained_beside_and_handed_over(settings: SearchSettings) ->
 @starts
 def test_the_trajectory_holds_distributions_from_first_to_last_step(settings: SearchSettings) -> None:
     outcome = found(settings)
-    after = settings.warmup == settings.steps  # the scores come after the last step
+    # the scores come after the last weight step, then the architecture steps
+    after = 1 + arch_steps_alone(outcome) if settings.warmup == settings.steps else 0
     assert outcome.trajectory_steps == list(range(settings.steps + after))
     torch.testing.assert_close(outcome.trajectory.sum(-1), torch.ones(outcome.trajectory.shape[:2]))
     assert torch.equal(outcome.trajectory[-1], outcome.probs)
@@ -318,7 +327,7 @@ def test_a_search_that_moves_no_logit_says_so(settings: SearchSettings) -> None:
         ({"stop_every": 0}, r"search.stop_every=0"),
         ({"relaxation": "hard"}, "softmax, gumbel, dirichlet"),
         ({"sharing": "half"}, "full, per_nblocks"),
-        ({"selection": "best"}, "surrogate, perturbation, playoff, budgeted, argmax"),
+        ({"selection": "best"}, "race, surrogate, perturbation, playoff, budgeted, argmax"),
         ({"hypergradient": "exact"}, "first_order"),
     ],
 )

@@ -72,7 +72,7 @@ def test_leaves_what_the_output_contract_names_and_prints_phases_table_and_place
     assert set(architecture["modules"]) <= set(trajectory["groups"].tolist())
     assert results["data"]["fingerprint"] == architecture["search"]["data_fingerprint"]
     said = architecture["search"]
-    assert (said["start"], said["selection"], said["steps"], said["warmup"]) == ("spectral", "surrogate", 10, 2)
+    assert (said["start"], said["selection"], said["steps"], said["warmup"]) == ("spectral", "race", 10, 2)
     assert (said["measurements"], said["steps_taken"], said["stopped"]) == (None, 10, "")
     assert {path.name for path in (directory / "adapter").iterdir()} >= {
         "adapter_config.json",
@@ -249,9 +249,10 @@ def test_the_final_finetune_inherits_what_the_search_trained_or_starts_afresh(
 ) -> None:
     fitted: list[ShapedMore] = []
     monkeypatch.setattr(stage, "fit", lambda run, method, *_, **__: fitted.append(method))
+    monkeypatch.setattr(stage, "final_steps", lambda run: 100)
     run = SimpleNamespace(directory=SimpleNamespace(adapter=Path("adapter")))
-    config = SimpleNamespace(training=SimpleNamespace(init=init))
-    architecture = Architecture("tiny", "cyclic", {"query": ModuleShape(2, 1, 4, 4)}, 0.1)
+    config = SimpleNamespace(training=SimpleNamespace(init=init), search=SimpleNamespace(runs=2))
+    architecture = Architecture("tiny", "cyclic", {"query": ModuleShape(2, 1, 4, 4)}, 0.1, search={"passes": 70.0})
     factors, head = {"query": (torch.ones(2, 1, 2), torch.ones(2, 2, 1))}, {"classifier.weight": torch.ones(2, 4)}
     finetune_found(cast(Any, run), cast(Any, config), architecture, factors, head)
     inherits = init == "inherit"

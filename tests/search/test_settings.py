@@ -19,7 +19,7 @@ from morenas.base.settings import meanings, names_of, record
 from morenas.bilevel import EntropyGuard, MixedLevel, Unrolled, double_backward
 from morenas.bilevel.hypergradients.first_order import first_order
 from morenas.search.settings import SearchSettings
-from morenas.supernet import Gumbel, Relaxation, Softmax
+from morenas.supernet import Gumbel, Relaxation
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def test_names_are_listed_without_an_import() -> None:
         "start": ("spectral", "level"),
         "sharing": ("full", "per_nblocks"),
         "hypergradient": ("first_order", "single_level", "mixed_level", "unrolled", "neumann"),
-        "selection": ("surrogate", "perturbation", "playoff", "budgeted", "argmax"),
+        "selection": ("race", "surrogate", "perturbation", "playoff", "budgeted", "argmax"),
         "stop": ("none", "entropy", "curvature"),
     }
 
@@ -85,10 +85,9 @@ def test_names_are_recorded_as_they_are_and_objects_with_their_settings(change: 
 @pytest.mark.parametrize(
     "change",
     [
-        {"relaxation": "gumbel"},
-        {"relaxation": Gumbel()},
-        {"relaxation": Squared()},
+        {"hypergradient": "neumann"},
         {"hypergradient": MixedLevel()},
+        {"stop": "curvature"},
         {"stop": EntropyGuard()},
     ],
 )
@@ -97,7 +96,7 @@ def test_what_would_do_nothing_is_refused_by_name_and_as_an_object(change: dict[
     with pytest.raises(InputError, match=rf"{name}=.* would do nothing"):
         SearchSettings(steps=12, warmup=12, **change)
     SearchSettings(steps=12, warmup=8, **change)
-    SearchSettings(steps=12, warmup=12, relaxation=Softmax(), hypergradient=first_order)
+    SearchSettings(steps=12, warmup=12, relaxation=Gumbel(), hypergradient=first_order)
 
 
 def test_an_object_searches_as_its_name_does() -> None:

@@ -12,7 +12,8 @@ from grids import in_turn
 from torch import Tensor
 
 from morenas.selection import Evidence, Picks, surrogate
-from morenas.selection.surrogate import LossModel, _standardized
+from morenas.selection.standard import standardized
+from morenas.selection.surrogate import LossModel
 
 
 class Additive:
@@ -142,7 +143,7 @@ def test_a_prior_that_contradicts_the_losses_is_never_turned_round() -> None:
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e6])
 def test_standardized_scores_have_mean_zero_a_group_and_deviation_one(scale: float, dtype: torch.dtype) -> None:
     task = Additive(11)
-    found = _standardized((scale * task.table + 3 * scale).to(dtype), task.allowed)
+    found = standardized((scale * task.table + 3 * scale).to(dtype), task.allowed)
     assert not found[~task.allowed].any()
     torch.testing.assert_close(found.sum(dim=1), torch.zeros(5, dtype=torch.float64), atol=1e-6, rtol=0)
     assert float(found[task.allowed].square().mean()) == pytest.approx(1)
@@ -154,7 +155,7 @@ def test_equal_scores_are_zeros_and_not_their_rounding(value: float, dtype: torc
     allowed = torch.ones(3, 7, dtype=torch.bool)
     allowed[:, 2] = False
     scores = torch.full((3, 7), value, dtype=dtype).masked_fill(~allowed, -torch.inf)
-    assert not _standardized(scores, allowed).any()
+    assert not standardized(scores, allowed).any()
 
 
 def test_equal_losses_and_a_single_architecture_give_no_nan() -> None:

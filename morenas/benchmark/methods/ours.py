@@ -9,22 +9,31 @@ import torch
 from torch import Tensor, nn
 
 from morenas.base.seeds import derive
-from morenas.benchmark.alone import mean_loss
+from morenas.benchmark.alone import mean_loss, train_alone
+from morenas.benchmark.descend import descend
+from morenas.benchmark.methods.lora import equal_lora
 from morenas.benchmark.methods.result import FORWARD, SearchResult
 from morenas.benchmark.problem import Batch, Problem
 from morenas.benchmark.reference import random_architectures
 from morenas.search.engine import SearchData, SearchOutcome, SearchSettings, search_architecture
 from morenas.supernet import Supernet
 
-SHARE = 0.65  # weight steps, of the recipe's: the default of ``search.steps_fraction``
+SHARE, CARRIED = 0.655, 0.495  # of the recipe's steps: the two parts of the one run that is the search's default
 
 
-def searched(steps: float = SHARE, warmup: float = 1.0, **changes: Any) -> Callable[[Problem, int], SearchResult]:
+def searched(
+    steps: float = SHARE, warmup: float = 1.0, carried: float = 0.0, **changes: Any
+) -> Callable[[Problem, int], SearchResult]:
     """A method that searches with the default settings but for ``changes``.
+
+    Where what is found is carried on, ``details`` say what comes of it in one run: the test loss ("one_run") of the
+    found adapter once it was trained on from the supernet's weights, that of LoRA of equal parameters trained alone
+    for as many passes ("lora_equal_passes"), and how many they are, in trainings alone ("one_run_cost").
 
     Args:
         steps: Weight steps, as a share of the recipe's.
         warmup: Share of the weight steps before the first architecture step.
+        carried: Steps that the found adapter is trained on for, as a share of the recipe's.
     """
 
     def method(problem: Problem, seed: int) -> SearchResult:
@@ -44,6 +53,8 @@ def searched(steps: float = SHARE, warmup: float = 1.0, **changes: Any) -> Calla
             passes.counted = False
             scores.extend(_scores(problem, measure))
             details.update(_gap(problem, supernet, outcome))
+            if carried:
+                details["one_run"] = _carry_on(problem, supernet, outcome, round(carried * recipe.steps), seed)
 
         outcome = search_architecture(
             problem.model,
@@ -58,6 +69,10 @@ def searched(steps: float = SHARE, warmup: float = 1.0, **changes: Any) -> Calla
             loss=passes,
             inspect=inspect,
         )
+        if carried:
+            in_all = passes.total + round(carried * recipe.steps)
+            [rival] = train_alone(problem, [equal_lora(problem, seed).shapes], seed, round(in_all))
+            details.update(one_run_cost=in_all / recipe.steps, lora_equal_passes=rival.test)
         return SearchResult(outcome.shapes, passes.total, [(passes.total, outcome.shapes)], details, scores)
 
     return method
@@ -83,6 +98,14 @@ def _scores(problem: Problem, measure: Callable[[Sequence[int]], float]) -> list
         picks = [space.choices.index(shapes.get(names[0], space.choices[0])) for names in space.groups.values()]
         scores.append(measure(picks))
     return scores
+
+
+def _carry_on(problem: Problem, supernet: Supernet, outcome: SearchOutcome, steps: int, seed: int) -> float:
+    """Test loss of what was found, once its adapters were trained on with the rate falling to zero."""
+    supernet.draw(outcome.shapes)
+    weights = [weight for weight in problem.model.parameters() if weight.requires_grad]
+    descend(problem, weights, steps, derive(seed, "carried"), split="final", ramp=0.0)
+    return mean_loss(problem, "test")
 
 
 def _gap(problem: Problem, supernet: Supernet, outcome: SearchOutcome) -> dict[str, float]:
