@@ -39,7 +39,8 @@ def assert_same(one: SearchOutcome, other: SearchOutcome) -> None:
 
 
 @in_turn(
-    kept=[BOUNDARY - 1, BOUNDARY, BOUNDARY + 1, 11], selection=["budgeted", "surrogate", "perturbation", "playoff"]
+    kept=[BOUNDARY - 1, BOUNDARY, BOUNDARY + 1, 11],
+    selection=["budgeted", "perturbation", "surrogate", "playoff", "race"],
 )
 def test_resumed_before_at_and_after_the_boundary_it_finds_the_same_bit_for_bit(
     kept: int, selection: str, tmp_path: Path
