@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The published table of search quality: fifty planted problems and search seeds from 1000 on, never tuned on. Some two
+# The published table of search quality: fifty planted problems and search seeds from 1100 on, never tuned on. Some two
 # hours of one core for each of two processes. A run that was stopped goes on from the problems that are done.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
