@@ -13,21 +13,25 @@ if TYPE_CHECKING:
 
 STANDING = {"every", "arch_learning_rate", "temperature_start", "temperature_end", "hypergradient"}
 """Settings that act only where weights move between architecture steps."""
-GUARDS = {"entropy": {"stop_entropy"}, "curvature": {"stop_curvature", "stop_every"}}
 PLAYOFF = {"playoff", "playoff_steps"}
 
 
 def acting(settings: SearchSettings) -> dict[str, Any]:
     """The settings that act in a search, for a file: objects of doors by name and settings."""
-    idle = STANDING if settings.stands else {"arch_steps"}
-    stop = registry("guard").chosen_by(settings.stop)
-    idle = idle | {name for guard, names in GUARDS.items() if guard != stop for name in names}
+    idle, recorded = STANDING if settings.stands else {"arch_steps"}, record(settings)
+    guard = {f"stop_{name}" for name in guard_settings(settings.stop)}
+    idle = idle | {name for name in recorded if name.startswith("stop_")} - guard
     selection = registry("selection").chosen_by(settings.selection)
     if selection != "playoff":
         idle = idle | PLAYOFF
     if selection in ("argmax", "budgeted"):
         idle = idle | {"measurements"}
-    return {name: value for name, value in record(settings).items() if name not in idle}
+    return {name: value for name, value in recorded.items() if name not in idle}
+
+
+def guard_settings(stop: Any) -> tuple[str, ...]:
+    """Settings of a guard that a search sets as ``stop_<setting>``: of one chosen by name; an object has its own."""
+    return registry("guard").settings(stop) if isinstance(stop, str) else ()
 
 
 def check_acting(settings: SearchSettings) -> None:

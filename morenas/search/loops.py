@@ -9,6 +9,7 @@ import torch
 
 from morenas.base.registry import registry
 from morenas.bilevel import BilevelLoop, BilevelProblem, Guard, Schedule
+from morenas.search.acting import guard_settings
 from morenas.search.settings import SearchSettings
 
 READ_EVERY = 10  # weight steps between readings of the weights' losses from an accelerator, at most
@@ -42,8 +43,7 @@ def new_guard(settings: SearchSettings) -> Guard:
     It is made as new: one that was given as an object may have looked after another search.
     """
     guards, stop = registry("guard"), settings.stop
-    own = guards.settings(stop) if isinstance(stop, str) else ()
-    given = {key: getattr(settings, f"stop_{key}") for key in own if hasattr(settings, f"stop_{key}")}
+    given = {key: getattr(settings, f"stop_{key}") for key in guard_settings(stop) if hasattr(settings, f"stop_{key}")}
     guard: Guard = deepcopy(guards.build(stop, **given))
     return guard
 

@@ -182,8 +182,11 @@ def search_steps(config: SearchRunConfig, finetune_steps: int) -> int:
 
 
 def training_of_found(config: SearchRunConfig, finetune_steps: int) -> dict[str, Any]:
-    """How the found adapter's training differs from a fine-tune: in one run it goes on where the search stands."""
-    if config.search.runs == 2:
+    """How the found adapter's training differs from a fine-tune: in one run it goes on where the search stands.
+
+    One that starts afresh has nothing to go on from, and takes a fine-tune of its own.
+    """
+    if config.search.runs == 2 or config.training.init == "fresh":
         return {}
     steps = max(1, round((1 - config.search.share) * config.search.length * finetune_steps))
     return {"max_steps": steps, "warmup_ratio": 0.0}

@@ -57,9 +57,10 @@ def test_methods_are_checked_without_torch() -> None:
     code = (
         "import sys; from morenas.base.registry import registry\n"
         "for name in registry('method').names(): registry('method').build(name)\n"
-        "assert not {'torch', 'peft', 'transformers'} & set(sys.modules)"
+        "sys.exit(bool({'torch', 'peft', 'transformers'} & set(sys.modules)))"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,12 @@ def test_in_two_runs_what_is_found_has_a_fine_tune_of_its_own(monkeypatch: pytes
     assert fitted(monkeypatch, finetune_found, "search.runs=2") == {}
 
 
+def test_what_starts_afresh_has_nothing_to_go_on_from_and_a_fine_tune_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert fitted(monkeypatch, finetune_found, "training.init=fresh") == {}
+
+
 @pytest.mark.parametrize(
     ("words", "steps"),
     [

@@ -189,6 +189,7 @@ def test_a_task_is_checked_without_torch() -> None:
     code = (
         "import sys\nfrom morenas.tasks import TaskSpec\n"
         "TaskSpec('demo', ('premise',), ('accuracy', 'f1'), source='demo').hub_need()\n"
-        "assert not {'torch', 'datasets', 'transformers', 'sklearn', 'scipy', 'numpy'} & set(sys.modules)"
+        "sys.exit(bool({'torch', 'datasets', 'transformers', 'sklearn', 'scipy', 'numpy'} & set(sys.modules)))"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0

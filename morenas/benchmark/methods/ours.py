@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from morenas.base.seeds import derive
 from morenas.benchmark.alone import mean_loss, train_alone
 from morenas.benchmark.descend import descend
 from morenas.benchmark.methods.lora import equal_lora
-from morenas.benchmark.methods.result import FORWARD, SearchResult
-from morenas.benchmark.problem import Batch, Problem
+from morenas.benchmark.methods.result import SearchResult
+from morenas.benchmark.problem import Problem
 from morenas.benchmark.reference import random_architectures
+from morenas.search.config import SearchKeys
 from morenas.search.engine import SearchData, SearchOutcome, SearchSettings, search_architecture
 from morenas.supernet import Supernet
 
-SHARE, CARRIED = 0.655, 0.495  # of the recipe's steps: the two parts of the one run that is the search's default
+RUN = SearchKeys()
+SHARE, CARRIED = RUN.share * RUN.length, (1 - RUN.share) * RUN.length
+"""The two parts of the one run that is the default, as shares of the recipe's steps."""
 
 
 def searched(
@@ -47,10 +47,9 @@ def searched(
             seed=seed,
             **changes,
         )
-        passes, details, scores = _Passes(problem), dict[str, float](), list[float]()
+        details, scores = dict[str, float](), list[float]()
 
         def inspect(supernet: Supernet, outcome: SearchOutcome, measure: Callable[[Sequence[int]], float]) -> None:
-            passes.counted = False
             scores.extend(_scores(problem, measure))
             details.update(_gap(problem, supernet, outcome))
             if carried:
@@ -66,28 +65,17 @@ def searched(
             problem.budget,
             settings,
             problem.head,
-            loss=passes,
+            loss=lambda model, batch: problem.losses(model, batch).mean(),
             inspect=inspect,
         )
+        passes: float = outcome.architecture.search["passes"]
         if carried:
-            in_all = passes.total + round(carried * recipe.steps)
+            in_all = passes + round(carried * recipe.steps)
             [rival] = train_alone(problem, [equal_lora(problem, seed).shapes], seed, round(in_all))
             details.update(one_run_cost=in_all / recipe.steps, lora_equal_passes=rival.test)
-        return SearchResult(outcome.shapes, passes.total, [(passes.total, outcome.shapes)], details, scores)
+        return SearchResult(outcome.shapes, passes, [(passes, outcome.shapes)], details, scores)
 
     return method
-
-
-class _Passes:
-    """The problem's loss, which counts how often it is asked."""
-
-    def __init__(self, problem: Problem) -> None:
-        self.problem, self.total, self.counted = problem, 0.0, True
-
-    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
-        if self.counted:
-            self.total += 1.0 if torch.is_grad_enabled() else FORWARD
-        return self.problem.losses(model, batch).mean()
 
 
 def _scores(problem: Problem, measure: Callable[[Sequence[int]], float]) -> list[float]:

@@ -7,9 +7,10 @@ import torch
 from morenas.base.seeds import derive
 from morenas.benchmark.alone import train_alone
 from morenas.benchmark.descend import descend
-from morenas.benchmark.methods.result import FORWARD, SearchResult
+from morenas.benchmark.methods.result import SearchResult
 from morenas.benchmark.problem import Problem, Shapes
 from morenas.benchmark.reference import draw
+from morenas.search.objective import FORWARD
 from morenas.space import sample_architecture
 from morenas.supernet import Supernet
 from morenas.supernet.prepare import prepared

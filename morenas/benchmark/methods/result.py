@@ -25,6 +25,3 @@ class SearchResult:
     curve: list[tuple[float, Shapes]] = field(default_factory=list)
     details: dict[str, float] = field(default_factory=dict)
     scores: list[float] = field(default_factory=list)
-
-
-FORWARD = 1 / 3  # of a forward and backward pass

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from morenas.base.seeds import derive
 from morenas.benchmark.descend import descend
-from morenas.benchmark.methods.result import FORWARD, SearchResult
+from morenas.benchmark.methods.result import SearchResult
 from morenas.benchmark.problem import Problem, Shapes
+from morenas.search.objective import FORWARD
 from morenas.selection import knapsack
 from morenas.supernet.prepare import trainable_head
 from morenas.supernet.spectrum import Sample, kept, projections, sample_inputs
