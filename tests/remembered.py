@@ -36,7 +36,7 @@ def keep() -> None:
 
 
 def _chosen_files(repo: Any, config_name: str | None, overrides_list: Sequence[Any], **how: bool) -> Any:
-    groups = tuple(word.input_line for word in overrides_list if "." not in word.key_or_group)
+    groups = tuple(word.input_line for word in overrides_list if repo.group_exists(word.key_or_group))
     places = tuple((source.provider, source.path) for source in repo.get_sources())
     offered = tuple(_offered(ConfigStore.instance().repo))
     key = config_name, groups, places, offered, tuple(how.items())

@@ -36,7 +36,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "finetune": {"adapters", "base", "models", "run", "space", "tasks", "tracking"},
     "export": {"adapters", "base", "models", "monarch", "run", "space"},
-    "compare": {"base", "run", "tracking"},
+    "compare": {"base", "run", "space", "tracking"},
     "benchmark": {
         "run",
         "base",

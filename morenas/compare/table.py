@@ -16,7 +16,9 @@ from typing import Any
 import pandas as pd
 
 from morenas.base.errors import InputError
-from morenas.run.reading import read_all_results
+from morenas.compare.agreement import agreement, by_kind, by_module
+from morenas.run.reading import ARCHITECTURE, read_all_results
+from morenas.space import Architecture
 from morenas.tracking.table import method_words
 
 # The phases of a run that belong to its own method, and those of what it is compared with.
@@ -32,6 +34,7 @@ HEADER = (
     "runs",
     "metric",
     "mean ± sd",
+    "same place",
     "adapter params",
     "of largest LoRA",
     "search s",
@@ -44,7 +47,9 @@ HEADER = (
 class Row:
     """One line of the table: means over seeds; ``spread`` is the sample standard deviation, None for one run.
 
-    ``settings`` are the settings on the command line in which rows of the same method differ.
+    ``settings`` are the settings on the command line in which rows of the same method differ. ``agreement`` is the
+    share of the parameters that searches of two seeds spend in the same modules, ``agreement_by_kind`` in layers of
+    the same kind; None where fewer than two searched.
     """
 
     task: str
@@ -55,6 +60,8 @@ class Row:
     runs: int
     mean: float
     spread: float | None
+    agreement: float | None
+    agreement_by_kind: float | None
     adapter_params: float
     of_largest_lora: float | None
     search_seconds: float
@@ -71,7 +78,7 @@ def compare(paths: Sequence[Path]) -> list[Row]:
     measured: list[dict[str, Any]] = []
     for file, results in read_all_results(paths).items():
         try:
-            measured += methods(results)
+            measured += methods(results, file.parent)
         except (KeyError, ValueError) as error:
             raise InputError(
                 f"{file}: its parts do not fit together ({error}); restore it, or leave it out."
@@ -81,8 +88,9 @@ def compare(paths: Sequence[Path]) -> list[Row]:
     return [Row(**row) for row in rows[names].astype(object).where(rows.notna(), None).to_dict("records")]
 
 
-def methods(results: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def methods(results: dict[str, Any], directory: Path) -> Iterator[dict[str, Any]]:
     """The methods that one run measured, each with what it is grouped by and its figures."""
+    architecture = directory / ARCHITECTURE
     phases = {phase["name"]: phase for phase in results["phases"]}
     for index, row in enumerate(results["methods"]):
         own = [phases[name] for name in PHASES[min(index, 1)] if name in phases]
@@ -97,6 +105,7 @@ def methods(results: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "adapter_params": row["adapter_params"],
             "search_seconds": phases["search"]["seconds"] if found else 0.0,
             "training_seconds": row["seconds"],
+            "architecture": Architecture.from_json(architecture) if found and architecture.exists() else None,
             "peak_memory_bytes": max((phase["peak_memory_bytes"] or 0 for phase in own), default=0),
         }
 
@@ -119,6 +128,8 @@ def average(measured: pd.DataFrame) -> pd.DataFrame:
         runs=("value", "size"),
         mean=("value", fmean),
         spread=("value", lambda values: stdev(values) if len(values) > 1 else nan),
+        agreement=("architecture", lambda found: agreement(list(found.dropna()), by_module)),
+        agreement_by_kind=("architecture", lambda found: agreement(list(found.dropna()), by_kind)),
         adapter_params=("adapter_params", fmean),
         search_seconds=("search_seconds", fmean),
         training_seconds=("training_seconds", fmean),
@@ -156,6 +167,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
                 str(row.runs),
                 row.metric,
                 f"{row.mean:.4f}" + ("" if row.spread is None else f" ± {row.spread:.4f}"),
+                _same_place(row),
                 f"{row.adapter_params:,.0f}",
                 "-" if row.of_largest_lora is None else f"{row.of_largest_lora:.1%}",
                 f"{row.search_seconds:.0f}" if row.search_seconds else "-",
@@ -164,6 +176,13 @@ def to_markdown(rows: Sequence[Row]) -> str:
             ]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def _same_place(row: Row) -> str:
+    """By module, and by kind of layer."""
+    if row.agreement is None or row.agreement_by_kind is None:
+        return "-"
+    return f"{row.agreement:.0%}, by kind {row.agreement_by_kind:.0%}"
 
 
 def to_csv(rows: Sequence[Row]) -> str:

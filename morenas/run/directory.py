@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,8 +136,7 @@ class RunDirectory:
 
 def plain(config: Any) -> dict[str, Any]:
     """A config of dataclasses as plain JSON values."""
-    values: Any = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
-    return dict(values)
+    return dataclasses.asdict(config)
 
 
 def _differing_keys(ours: Any, theirs: Any, prefix: str = "") -> list[str]:

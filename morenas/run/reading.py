@@ -16,6 +16,7 @@ from morenas.run.results import read_results
 
 RECORD = ".hydra/run.json"
 RESULTS = "results.json"
+ARCHITECTURE = "architecture.json"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class FinishedRun:
     @property
     def architecture(self) -> Path:
         """The architecture that a search found; a fine-tune has no such file."""
-        return self.path / "architecture.json"
+        return self.path / ARCHITECTURE
 
     @property
     def method(self) -> str:

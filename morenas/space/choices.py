@@ -130,12 +130,16 @@ def _check_every_group_fits(space: SearchSpace) -> None:
 def _group(modules: Mapping[str, tuple[int, int]], granularity: str) -> dict[str, tuple[str, ...]]:
     groups: dict[str, list[str]] = {}
     for name in modules:
-        groups.setdefault(_group_name(name, granularity), []).append(name)
+        groups.setdefault(group_name(name, granularity), []).append(name)
     return {group: tuple(names) for group, names in groups.items()}
 
 
-def _group_name(name: str, granularity: str) -> str:
-    """Name the group a module belongs to; the first number in its path is its depth."""
+def group_name(name: str, granularity: str) -> str:
+    """Name the group a module belongs to; the first number in its path is its depth.
+
+    Args:
+        granularity: As in ``build_space``.
+    """
     if granularity == "module":
         return name
     if granularity == "all":

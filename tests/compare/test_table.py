@@ -106,7 +106,7 @@ def test_every_format_tells_the_same(runs: Path, form: str, capsys: pytest.Captu
     run_words(COMMAND, [str(runs), "--format", form])
     text = capsys.readouterr().out
     if form == "markdown":
-        assert "| demo | MoRe, found | 3 | test accuracy | 0.9300 ± 0.0265 | 100 | 5.0% | 5 | 20 | 2 |" in text
+        assert "| demo | MoRe, found | 3 | test accuracy | 0.9300 ± 0.0265 | - | 100 | 5.0% | 5 | 20 | 2 |" in text
     else:
         rows = json.loads(text) if form == "json" else list(csv.DictReader(io.StringIO(text)))
         assert [row["method"] for row in rows] == [row.method for row in compare([runs])]
