@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 STANDING = {"every", "arch_learning_rate", "temperature_start", "temperature_end", "hypergradient"}
 """Settings that act only where weights move between architecture steps."""
 PLAYOFF = {"playoff", "playoff_steps"}
+UNMEASURED = ("argmax", "budgeted")
+"""Selections that measure no architecture."""
 
 
 def acting(settings: SearchSettings) -> dict[str, Any]:
@@ -24,7 +26,7 @@ def acting(settings: SearchSettings) -> dict[str, Any]:
     selection = registry("selection").chosen_by(settings.selection)
     if selection != "playoff":
         idle = idle | PLAYOFF
-    if selection in ("argmax", "budgeted"):
+    if selection in UNMEASURED:
         idle = idle | {"measurements"}
     return {name: value for name, value in recorded.items() if name not in idle}
 

@@ -66,12 +66,17 @@ def train_alone(
     problem: BilevelProblem, objective: Objective, measurement: Measurement, settings: SearchSettings
 ) -> TrainedAlone:
     """Trains architectures of a search on train batches after its own, each on the same ones; select decides."""
-    steps = settings.playoff_steps or max(1, round(STEPS * settings.steps))
+    steps = usual_playoff_steps(settings)
     schedule = Schedule(steps, steps, 1, settings.ramp, settings.max_grad_norm, restart=True)
     alone = replace(problem, lower=objective.lower(begin=settings.steps))
     return TrainedAlone(
         problem.weights, measurement.draw, lambda: new_loop(alone, schedule, settings), measurement.drawn
     )
+
+
+def usual_playoff_steps(settings: SearchSettings) -> int:
+    """Weight steps of an architecture that is trained alone: as many as were asked for, or a share of the search's."""
+    return settings.playoff_steps or max(1, round(STEPS * settings.steps))
 
 
 def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:

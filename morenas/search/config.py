@@ -26,16 +26,18 @@ class SearchKeys:
     Attributes:
         runs: 1 for one run: the search, and the found adapter trained on from what the search has learnt, at the rate
             where it stands, down to zero. 2 for two: the search, and after it a whole fine-tune with its own ramp.
-        length: Weight steps of the one run, search and all, as a multiple of those of a fine-tune.
-        share: Share of them that is search; the found adapter takes the rest. In two runs the search is as long.
-        steps: Weight steps of the search; None for ``share`` of the run's.
+        length: What the one run costs, search and all, in fine-tunes of as many passes: weight steps, scores,
+            architecture steps and what a selection measures. In two runs the search is as long as in one.
+        share: Share of the weight steps that is search; the found adapter takes what is left of the length.
+        steps: Weight steps of the search, whatever the length; the found adapter then takes ``1 - share`` of it. None
+            for those that length and share leave.
         warmup: Fraction of the weight steps before the first architecture step; None for 1, where the start is level
             for 0.2.
         learning_rate: Of the weights, at its peak; None for training.learning_rate.
     """
 
     runs: int = 1
-    length: float = 1.15
+    length: float = 1.2
     share: float = 0.57
     steps: int | None = None
     warmup: float | None = None

@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from morenas.base.errors import InputError, RunError
-from morenas.base.registry import registry
 from morenas.finetune.settings import TrainingSettings
 from morenas.run.directory import RunDirectory
 from morenas.run.launch import Command
@@ -14,7 +13,6 @@ from morenas.run.needs import check_sources
 from morenas.run.sections import chosen, fill
 from morenas.search.config import SearchRunConfig
 from morenas.search.requests import BudgetSettings, SpaceSettings
-from morenas.search.settings import SearchSettings
 
 if TYPE_CHECKING:
     from morenas.run.session import Session
@@ -38,6 +36,8 @@ def execute(config: SearchRunConfig, directory: RunDirectory) -> float:
     check_comparison(config)
     fill(TrainingSettings, config.training)
     check_sources(config)  # before anything heavy is imported
+    from morenas.search.plan import search_settings
+
     search_settings(config, final_steps=1)  # what is wrong whatever the steps is refused before data is read
     from morenas.run.publish import publish
     from morenas.run.session import session
@@ -109,9 +109,13 @@ def run_search(run: Session, config: SearchRunConfig, space: SearchSpace, budget
     from morenas.base.seeds import derive
     from morenas.finetune.stage import final_steps
     from morenas.search.engine import SearchData, search_architecture
+    from morenas.search.plan import search_settings, too_short
     from morenas.tasks.encode import EncodedBatches
 
-    settings = search_settings(config, final_steps(run))
+    steps = final_steps(run)
+    settings = search_settings(config, steps)
+    if words := too_short(config, settings, steps):
+        run.observer.message(words)
     pretrained, data, size = run.base.get(), run.data, config.training.batch_size
     run.observer.message(
         f"Searching {len(space.groups)} x {len(space.choices)} choices over {len(space.modules)} modules of "
@@ -136,93 +140,6 @@ def run_search(run: Session, config: SearchRunConfig, space: SearchSpace, budget
     return outcome
 
 
-def search_settings(config: SearchRunConfig, final_steps: int) -> SearchSettings:
-    """How to search.
-
-    Args:
-        final_steps: Optimizer steps of the final fine-tune.
-    Raises:
-        InputError: If a value is out of range, or a setting would do nothing.
-    """
-    given, training = config.search, config.training
-    steps = search_steps(config, final_steps)
-    return fill(
-        SearchSettings,
-        given,
-        config.relaxation,
-        training,
-        steps=steps,
-        warmup=warmup_steps(config, steps),
-        learning_rate=training.learning_rate if given.learning_rate is None else given.learning_rate,
-        ramp=training.warmup_ratio,
-        decay=given.runs == 2,
-        relaxation=chosen(config.relaxation),
-        hypergradient=chosen(config.hypergradient),
-        selection=chosen(config.selection),
-        seed=config.seed,
-    )
-
-
-def search_steps(config: SearchRunConfig, finetune_steps: int) -> int:
-    """Weight steps of the search.
-
-    Args:
-        finetune_steps: Optimizer steps of a fine-tune.
-    Raises:
-        InputError: If the run is cut in a way that cannot be.
-    """
-    given = config.search
-    if given.runs not in (1, 2):
-        raise InputError(f"search.runs={given.runs}: 1 or 2.")
-    if not 0 < given.length < math.inf:
-        raise InputError(f"search.length={given.length}: must be above 0, and finite.")
-    if not 0 < given.share < 1:
-        raise InputError(f"search.share={given.share}: must be above 0 and below 1; what is found takes the rest.")
-    return given.steps if given.steps is not None else max(10, round(given.share * given.length * finetune_steps))
-
-
-def training_of_found(config: SearchRunConfig, finetune_steps: int) -> dict[str, Any]:
-    """How the found adapter's training differs from a fine-tune: in one run it goes on where the search stands.
-
-    One that starts afresh has nothing to go on from, and takes a fine-tune of its own.
-    """
-    if config.search.runs == 2 or config.training.init == "fresh":
-        return {}
-    steps = max(1, round((1 - config.search.share) * config.search.length * finetune_steps))
-    return {"max_steps": steps, "warmup_ratio": 0.0}
-
-
-def warmup_steps(config: SearchRunConfig, steps: int) -> int:
-    """Weight steps of the warm-up; at least one.
-
-    Raises:
-        InputError: If the fraction is out of range, or block counts that share factors are to start from a spectrum.
-    """
-    given, start = config.search.warmup, config.search.start
-    if registry("start").get(start).open_warmup:
-        if config.relaxation.sharing == "full":
-            raise InputError(
-                f"relaxation.sharing=full with search.start={start}: every block count takes its own factors from what "
-                "the warm-up learns. Use relaxation.sharing=per_nblocks, or search.start=level."
-            )
-        share = 1.0 if given is None else given
-        if not 0 < share <= 1:
-            raise InputError(
-                f"search.warmup={share}: with search.start={start} a fraction of the search's steps above 0 and at "
-                "most 1; with 1, or null, the weights stand still while the architecture moves. search.start=level may "
-                "go without a warm-up."
-            )
-        return max(1, min(round(share * steps), steps))
-    share = 0.2 if given is None else given
-    if not 0 <= share < 1:
-        raise InputError(
-            f"search.warmup={share}: with search.start={start} a fraction of the search's steps, at least 0 and below "
-            "1; else no architecture step would be taken."
-        )
-    # Adapters start as zero and give the logits no gradient before the weights' first step.
-    return max(1, min(round(share * steps), steps - 1))
-
-
 def describe(run: Session, outcome: SearchOutcome) -> Architecture:
     """The architecture found, under the model's name as it was given, and with the task that it was found on."""
     from dataclasses import replace
@@ -238,6 +155,7 @@ def finetune_found(
     """The final fine-tune, in the found structure."""
     from morenas.finetune.methods import Head, More
     from morenas.finetune.stage import final_steps, fit
+    from morenas.search.plan import passes_in_all, training_of_found
 
     targets = {name: (shape.in_features, shape.out_features) for name, shape in architecture.modules.items()}
     if not targets and run.task.spec.causal:
@@ -249,24 +167,18 @@ def finetune_found(
         run.observer.message("The search chose no adapter for any module: the head alone is trained, from its start.")
         return fit(run, Head(), targets, "finetune", run.directory.adapter)
     inherit = config.training.init == "inherit"
-    changes = training_of_found(config, final_steps(run))
-    details = {"init": config.training.init, "passes_with_search": passes_in_all(run, config, architecture)}
+    steps, searched = final_steps(run), architecture.search["passes"]
+    changes = training_of_found(config, steps, searched)
+    details = {"init": config.training.init, "passes_with_search": passes_in_all(config, steps, searched)}
     method = More().with_architecture(architecture, factors if inherit else {}, head if inherit else {})
     return fit(run, method, targets, "finetune", run.directory.adapter, details, **changes)
-
-
-def passes_in_all(run: Session, config: SearchRunConfig, architecture: Architecture) -> int:
-    """What the search and the training of what it found take together, in forward and backward passes of a step."""
-    from morenas.finetune.stage import final_steps
-
-    trained = training_of_found(config, final_steps(run)).get("max_steps", final_steps(run))
-    return round(architecture.search["passes"] + trained)
 
 
 def finetune_lora(run: Session, config: SearchRunConfig, architecture: Architecture) -> dict[str, Any]:
     """LoRA with as many parameters, on the modules that were searched."""
     from morenas.finetune.methods import RankedLora, equal_parameter_lora
-    from morenas.finetune.stage import fit
+    from morenas.finetune.stage import final_steps, fit
+    from morenas.search.plan import passes_in_all
 
     targets = run.targets(config.space.target_modules, config.space.exclude_modules)
     ranks = equal_parameter_lora(architecture.num_parameters(), targets)
@@ -274,7 +186,7 @@ def finetune_lora(run: Session, config: SearchRunConfig, architecture: Architect
     alpha, rate = config.comparison.alpha, config.comparison.learning_rate
     changes: dict[str, Any] = {} if rate is None else {"learning_rate": rate}
     if config.comparison.passes == "equal":
-        changes["max_steps"] = passes_in_all(run, config, architecture)
+        changes["max_steps"] = passes_in_all(config, final_steps(run), architecture.search["passes"])
     return fit(
         run,
         RankedLora(rank=rank, alpha=alpha, ranks=ranks),

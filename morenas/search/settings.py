@@ -45,7 +45,7 @@ class SearchSettings:
         hypergradient: How the architecture's loss is differentiated through the weights.
         selection: How one architecture within the budget is chosen in the end.
         measurements: Architectures whose loss a selection measures, at most; None for 0.15 of the steps, in a short
-            search for more, up to 12; selection=race takes a fourth of that, up to 8.
+            search for more, up to 12; selection=race takes an eighth of that, up to 8.
         playoff: Architectures that selection=playoff trains alone, at most.
         playoff_steps: Weight steps of each of them; None for 0.05 of the search's.
         stop: What ends the architecture steps early: "entropy" below ``stop_entropy``; "curvature", looked at every

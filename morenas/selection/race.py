@@ -14,7 +14,7 @@ from morenas.selection.evidence import Evidence, Picks
 from morenas.selection.knapsack import knapsack
 
 ROUNDS = (4, 8, 16)  # batches that those still in the race have been measured on
-ENTRANTS = 8  # at most; in a short search a fourth of the measurements that are usual
+ENTRANTS = 8  # at most; in a short search an eighth of the measurements that are usual
 SURE = 2.0  # standard errors of the paired difference
 
 
@@ -41,6 +41,22 @@ def race(evidence: Evidence) -> Picks:
     return leader if leader in losses else min(losses, key=lambda picks: sum(losses[picks]))
 
 
+def usual_entrants(measurements: int) -> int:
+    """Architectures that race where so many measurements are usual: in a short search the last vertex runs alone."""
+    return max(1, min(ENTRANTS, measurements // 8))
+
+
+def most_batches(entrants: int) -> int:
+    """Batches that a race of so many architectures takes, summed over them, if the leader stays behind to the end."""
+    batches, known = 0, 0
+    for until in ROUNDS:
+        if entrants == 1:
+            break
+        batches, known = batches + entrants * (until - known), until
+        entrants = min(entrants, -(-entrants // 2) + 1)
+    return batches
+
+
 def paired(losses: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
     """Mean difference of losses on the same batches, and its standard error; infinite for a single batch."""
     differences = [a - b for a, b in zip(losses, others, strict=False)]
@@ -60,7 +76,7 @@ def _entrants(evidence: Evidence) -> list[Picks]:
         tuple(knapsack(prior.masked_fill(~evidence.allowed, -math.inf), evidence.costs, evidence.budget))
         for prior in evidence.priors
     ]
-    most = evidence.measurements or max(1, min(ENTRANTS, evidence.usual_measurements // 4))
+    most = evidence.measurements or usual_entrants(evidence.usual_measurements)
     return list(dict.fromkeys([*reversed(evidence.vertices), *by_prior]))[:most]
 
 

@@ -12,12 +12,15 @@ from tiny_runs import composed
 from morenas.base.errors import InputError
 from morenas.bilevel import Schedule
 from morenas.finetune import stage
-from morenas.search.config import SearchRunConfig
-from morenas.search.phase import finetune_found, finetune_lora, search_settings, search_steps
+from morenas.search.config import SearchKeys, SearchRunConfig
+from morenas.search.length import passes_beside
+from morenas.search.phase import finetune_found, finetune_lora
+from morenas.search.plan import search_settings, too_short
 from morenas.space import Architecture
 from morenas.space.architecture import ModuleShape
 
 FINETUNE = 200  # steps
+PASSES = SearchKeys().length * FINETUNE  # of the whole run
 FOUND = Architecture("tiny", "cyclic", {"query": ModuleShape(2, 1, 4, 4)}, 0.1, search={"passes": 140.4})
 
 
@@ -43,15 +46,35 @@ def test_the_search_takes_its_share_at_a_constant_rate_and_what_is_found_the_res
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = search_settings(config(), FINETUNE)
-    assert (settings.steps, settings.warmup, settings.decay) == (131, 131, False)
-    assert fitted(monkeypatch, finetune_found) == {"max_steps": 99, "warmup_ratio": 0.0}
+    share = 0.57 * (PASSES - passes_beside(settings))
+    assert share - 1 < settings.steps <= share
+    assert (settings.warmup, settings.decay) == (settings.steps, False)
+    assert fitted(monkeypatch, finetune_found) == {"max_steps": round(PASSES - 140.4), "warmup_ratio": 0.0}
 
 
 def test_length_and_share_cut_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ("search.length=1", "search.share=0.4")
-    assert search_steps(config(*words), FINETUNE) == 80
-    assert fitted(monkeypatch, finetune_found, *words)["max_steps"] == 120
-    assert search_steps(config("search.steps=17"), FINETUNE) == 17
+    words = ("search.length=1", "search.share=0.4", "selection=budgeted", "search.arch_steps=2")
+    assert search_settings(config(*words), FINETUNE).steps == 76  # of 200 less 2, and 8 for the scores
+    assert fitted(monkeypatch, finetune_found, *words)["max_steps"] == 60  # as long as the search leaves
+    given = ("search.length=1", "search.share=0.4", "search.steps=17")
+    assert search_settings(config(*given), FINETUNE).steps == 17
+    assert fitted(monkeypatch, finetune_found, *given)["max_steps"] == 120
+
+
+@pytest.mark.parametrize(
+    ("words", "steps", "says"),
+    [
+        ((), 200, False),
+        ((), 8, True),
+        (("search.length=0.05",), 200, True),
+        (("search.length=0.05", "search.steps=17"), 200, False),
+        (("search.length=0.05", "search.runs=2"), 200, False),
+    ],
+)
+def test_a_length_too_short_for_the_search_is_said_to_be(words: tuple[str, ...], steps: int, says: bool) -> None:
+    made = config(*words)
+    said = too_short(made, search_settings(made, steps), steps)
+    assert ("too short" in said and "search.length" in said) if says else not said
 
 
 def test_in_two_runs_what_is_found_has_a_fine_tune_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +91,7 @@ def test_what_starts_afresh_has_nothing_to_go_on_from_and_a_fine_tune_of_its_own
 @pytest.mark.parametrize(
     ("words", "steps"),
     [
-        ((), 239),  # what the search took, and the 99 steps of what it found
+        ((), round(PASSES)),  # what the search took, and the rest
         (("search.runs=2",), 340),
         (("comparison.passes=finetune",), None),
     ],

@@ -12,7 +12,7 @@ from morenas.benchmark.methods.halving import successive_halving
 from morenas.benchmark.methods.local import local_search
 from morenas.benchmark.methods.logits import random_logits, untrained_logits
 from morenas.benchmark.methods.lora import equal_lora
-from morenas.benchmark.methods.ours import CARRIED, searched
+from morenas.benchmark.methods.ours import searched
 from morenas.benchmark.methods.random import random_alone, random_shared
 from morenas.benchmark.methods.result import SearchResult
 from morenas.benchmark.methods.scores import dense_change, dense_energy, early_gradient
@@ -26,8 +26,9 @@ LEVEL: dict[str, Any] = {"start": "level", "selection": "budgeted", "steps": 0.7
 """A search from level logits: 0.7 of the recipe's weight steps, an architecture step at every second of them."""
 
 METHODS: dict[str, SearchMethod] = {
-    OURS: searched(carried=CARRIED),
-    "no architecture steps": searched(carried=CARRIED, arch_steps=0),
+    OURS: searched(),
+    "no architecture steps": searched(arch_steps=0),
+    "cheapest": searched(length=1.05),
     "softmax": searched(**LEVEL, relaxation="softmax"),
     "gumbel": searched(**LEVEL, relaxation="gumbel", temperature_start=5.0, temperature_end=0.5),
     "dirichlet": searched(**LEVEL, relaxation="dirichlet"),

@@ -10,50 +10,46 @@ from morenas.benchmark.alone import mean_loss, train_alone
 from morenas.benchmark.descend import descend
 from morenas.benchmark.methods.lora import equal_lora
 from morenas.benchmark.methods.result import SearchResult
-from morenas.benchmark.problem import Problem
+from morenas.benchmark.problem import Problem, Recipe
 from morenas.benchmark.reference import random_architectures
 from morenas.search.config import SearchKeys
 from morenas.search.engine import SearchData, SearchOutcome, SearchSettings, search_architecture
+from morenas.search.length import RunLength
 from morenas.supernet import Supernet
 
 RUN = SearchKeys()
-SHARE, CARRIED = RUN.share * RUN.length, (1 - RUN.share) * RUN.length
-"""The two parts of the one run that is the default, as shares of the recipe's steps."""
 
 
 def searched(
-    steps: float = SHARE, warmup: float = 1.0, carried: float = 0.0, **changes: Any
+    steps: float | None = None, warmup: float = 1.0, length: float = RUN.length, **changes: Any
 ) -> Callable[[Problem, int], SearchResult]:
     """A method that searches with the default settings but for ``changes``.
 
-    Where what is found is carried on, ``details`` say what comes of it in one run: the test loss ("one_run") of the
-    found adapter once it was trained on from the supernet's weights, that of LoRA of equal parameters trained alone
-    for as many passes ("lora_equal_passes"), and how many they are, in trainings alone ("one_run_cost").
+    Without ``steps`` it is one run, and ``details`` say what comes of it: the test loss ("one_run") of the found
+    adapter once it was trained on from the supernet's weights, that of LoRA of equal parameters trained alone for as
+    many passes ("lora_equal_passes"), and how many they are, in trainings alone ("one_run_cost").
 
     Args:
-        steps: Weight steps, as a share of the recipe's.
+        steps: Weight steps of a search alone, as a share of the recipe's; None for those of the one run.
         warmup: Share of the weight steps before the first architecture step.
-        carried: Steps that the found adapter is trained on for, as a share of the recipe's.
+        length: Passes of the one run, as a multiple of the recipe's.
     """
 
     def method(problem: Problem, seed: int) -> SearchResult:
-        recipe, total = problem.recipe, round(steps * problem.recipe.steps)
-        settings = SearchSettings(
-            steps=total,
-            warmup=round(warmup * total),
-            learning_rate=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            max_grad_norm=recipe.max_grad_norm,
-            seed=seed,
-            **changes,
-        )
+        recipe, whole = problem.recipe, RunLength(length * problem.recipe.steps, RUN.share)
+
+        def settings(total: int) -> SearchSettings:
+            return _settings(recipe, total, warmup, seed=seed, **changes)
+
+        total = whole.search_steps(settings) if steps is None else round(steps * recipe.steps)
         details, scores = dict[str, float](), list[float]()
 
         def inspect(supernet: Supernet, outcome: SearchOutcome, measure: Callable[[Sequence[int]], float]) -> None:
             scores.extend(_scores(problem, measure))
             details.update(_gap(problem, supernet, outcome))
-            if carried:
-                details["one_run"] = _carry_on(problem, supernet, outcome, round(carried * recipe.steps), seed)
+            if steps is None:
+                trained = whole.found_steps(outcome.architecture.search["passes"])
+                details["one_run"] = _carry_on(problem, supernet, outcome, trained, seed)
 
         outcome = search_architecture(
             problem.model,
@@ -63,19 +59,30 @@ def searched(
             ),
             problem.space,
             problem.budget,
-            settings,
+            settings(total),
             problem.head,
             loss=lambda model, batch: problem.losses(model, batch).mean(),
             inspect=inspect,
         )
         passes: float = outcome.architecture.search["passes"]
-        if carried:
-            in_all = passes + round(carried * recipe.steps)
+        if steps is None:
+            in_all = passes + whole.found_steps(passes)
             [rival] = train_alone(problem, [equal_lora(problem, seed).shapes], seed, round(in_all))
             details.update(one_run_cost=in_all / recipe.steps, lora_equal_passes=rival.test)
         return SearchResult(outcome.shapes, passes, [(passes, outcome.shapes)], details, scores)
 
     return method
+
+
+def _settings(recipe: Recipe, steps: int, warmup: float, **changes: Any) -> SearchSettings:
+    return SearchSettings(
+        steps=steps,
+        warmup=round(warmup * steps),
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        **changes,
+    )
 
 
 def _scores(problem: Problem, measure: Callable[[Sequence[int]], float]) -> list[float]:

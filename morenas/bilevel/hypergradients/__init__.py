@@ -16,7 +16,11 @@ from morenas.bilevel.problem import BilevelProblem, Step, StepLosses
 
 
 class Hypergradient(Protocol):
-    """Estimates the gradient of the upper objective with respect to the architecture."""
+    """Estimates the gradient of the upper objective with respect to the architecture.
+
+    One that costs more than one pass per micro-batch says how many in an attribute ``passes``: a run of a given length
+    (``search.length``) leaves room for them.
+    """
 
     def __call__(self, problem: BilevelProblem, step: Step) -> tuple[StepLosses, list[Tensor]]:
         """Return the losses to report and one gradient per tensor of ``problem.arch``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -25,6 +26,7 @@ class MixedLevel:
     """
 
     weight: float = 1.0
+    passes: ClassVar[int] = 2
 
     def __call__(self, problem: BilevelProblem, step: Step) -> tuple[StepLosses, list[Tensor]]:
         lower_losses, lower = problem.gradients(problem.lower, step.lower, problem.arch)

@@ -58,6 +58,11 @@ class Neumann:
         if not 0 < self.scale < 2:
             raise ValueError(f"scale={self.scale} must be above 0 and below 2; else the series diverges.")
 
+    @property
+    def passes(self) -> int:
+        """Passes per micro-batch."""
+        return 2 * (self.terms + self.power_steps) + 1
+
     def __call__(self, problem: BilevelProblem, step: Step) -> tuple[StepLosses, list[Tensor]]:
         losses, grads = problem.gradients(problem.upper, step.upper, [*problem.weights, *problem.arch])
         losses.read()

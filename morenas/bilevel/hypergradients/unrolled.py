@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ class Unrolled:
     """
 
     second_derivative: SecondDerivative = CentralDifference()  # noqa: RUF009  it is frozen
+    passes: ClassVar[int] = 4
 
     def __call__(self, problem: BilevelProblem, step: Step) -> tuple[StepLosses, list[Tensor]]:
         lower_losses, grads = problem.gradients(problem.lower, step.lower, problem.weights)
