@@ -5,4 +5,4 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-experiments/search_quality}
 export OMP_NUM_THREADS=1
-python -m morenas.benchmark --published --problems 10 --seeds 5 --jobs 2 --out "$out"
+python -m morenas.benchmark --published --tables planted tabular --problems 10 --seeds 5 --jobs 2 --out "$out"

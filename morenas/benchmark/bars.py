@@ -8,7 +8,7 @@ from pathlib import Path
 
 from morenas.base.files import write_json
 from morenas.benchmark.planted import FAMILIES
-from morenas.benchmark.report import ALL, HARD, PLAIN, PLANTED, RANDOM, TABULAR, Document, Figure, _rounded
+from morenas.benchmark.report import ALL, HARD, PLAIN, PLANTED, RANDOM, TABULAR, TRANSFORMER, Document, Figure, _rounded
 
 
 def write(path: str | Path, document: Document) -> None:
@@ -35,6 +35,10 @@ def bars(document: Document) -> list[Document]:
         _bar("regret", name, ALL, _seen(tables, name, ALL, ours, "regret"), "<=", 0.05)
         for name in names
         if name != PLANTED
+    ]
+    found += [
+        _bar("right side of N", TRANSFORMER, group, _seen(tables, TRANSFORMER, group, ours, "right_side"), ">=", 0.95)
+        for group in _groups(tables, TRANSFORMER)
     ]
     for name in names:
         against = _groups(tables, name).get(ALL, {}).get("paired", {})

@@ -15,7 +15,7 @@ Compare search methods on problems whose best architecture is known.
     python -m morenas.benchmark --out <folder>
     python -m morenas.benchmark --out <folder> --tables planted --methods random lora --jobs 2"""
 DEVELOPMENT, PUBLISHED = 0, 1100  # first number of the problems
-TABLES = ("planted", "tabular")
+TABLES = ("planted", "transformer", "tabular")
 
 
 @dataclass
@@ -25,7 +25,7 @@ class BenchmarkConfig:
     Attributes:
         out: Folder of rows, benchmark.json, tables.md and pictures.
         tables: Tables to make.
-        families: Families of planted problems; None for all of them.
+        families: Families of planted problems and of planted transformers; None for all of them.
         problems: Planted problems of each family.
         seeds: Search seeds.
         methods: Methods beside morenas; None for all of them.
@@ -63,7 +63,7 @@ def benchmark(config: BenchmarkConfig) -> str:
     from morenas.benchmark import bars, markdown, report
     from morenas.benchmark.methods import METHODS, OURS
     from morenas.benchmark.plot import draw
-    from morenas.benchmark.run import FAMILIES, planted, run, tabular
+    from morenas.benchmark.run import TEACHERS, planted, run, tabular
 
     methods = list(METHODS) if config.methods is None else list(dict.fromkeys([OURS, *config.methods]))
     for method in methods:
@@ -71,8 +71,9 @@ def benchmark(config: BenchmarkConfig) -> str:
             raise InputError(f"methods={method}: choose from {', '.join(METHODS)}{suggest(method, METHODS)}.")
     first = PUBLISHED if config.published else DEVELOPMENT
     places = []
-    if "planted" in config.tables:
-        places += planted(config.families or list(FAMILIES), first, config.problems)
+    for table in TEACHERS:
+        if table in config.tables:
+            places += planted(table, config.families, first, config.problems)
     if "tabular" in config.tables:
         places += tabular()
     out, seeds = Path(config.out), range(first, first + config.seeds)

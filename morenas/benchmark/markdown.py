@@ -13,6 +13,10 @@ def markdown(document: Document) -> str:
     parts = [_bars_table(bars(document))]
     for name, table in document["tables"].items():
         parts.append(f"**{name}**: normalized regret [95 %]\n\n{_regrets(table['groups'], document['ours'])}")
+        if any("final" in of for of in table["groups"][ALL]["methods"].values()):
+            parts.append(
+                f"**{name}**: at the end of each method's own run\n\n{_finals(table['groups'], document['ours'])}"
+            )
         if table["groups"][ALL]["paired"]:
             parts.append(f"**{name}**: {document['ours']} beside each control\n\n{_pairs(table['groups'][ALL])}")
         details = {key: of["details"] for key, of in table["groups"][ALL]["methods"].items() if of["details"]}
@@ -41,10 +45,22 @@ def _regrets(groups: Document, ours: str) -> str:
     lines = []
     for method, figures in groups[ALL]["methods"].items():
         regrets = [_shown(groups[name]["methods"].get(method, {}).get("regret")) for name in names]
-        rest = [_shown(figures.get("recovered")), f"{figures['cost']['mean']:.2f}", f"{figures['seconds']:.3g}"]
+        rest = [_shown(figures.get(name)) for name in ("recovered", "right_side")]
+        rest += [f"{figures['cost']['mean']:.2f}", f"{figures['seconds']:.3g}"]
         runs = f"{figures['problems']} x {figures['seeds']}"
         lines.append([f"**{method}**" if method == ours else method, *regrets, *rest, runs])
-    return _lines(["method", *names, "recovered", "cost", "seconds", "problems x seeds"], lines)
+    return _lines(["method", *names, "recovered", "right side of N", "cost", "seconds", "problems x seeds"], lines)
+
+
+def _finals(groups: Document, ours: str) -> str:
+    """Losses after all passes of a method, in trainings, so that a reader sees whose cost is equal."""
+    names = [name for name in groups if name != ALL or len(groups) > 2]
+    having = {method: of for method, of in groups[ALL]["methods"].items() if "final" in of}
+    lines = []
+    for method in sorted(having, key=lambda method: having[method]["final"]["mean"]):
+        losses = [_shown(groups[name]["methods"].get(method, {}).get("final")) for name in names]
+        lines.append([f"**{method}**" if method == ours else method, f"{having[method]['total']['mean']:.2f}", *losses])
+    return _lines(["method", "passes in all, in trainings", *(f"final loss, {name}" for name in names)], lines)
 
 
 def _pairs(group: Document) -> str:

@@ -157,6 +157,20 @@ def exact_recovery(
     return sum(ours.get(name) == theirs.get(name) for name in modules) / len(modules)
 
 
+def right_side(found: Mapping[str, tuple[int, int]], planted: Mapping[str, tuple[int, int]]) -> float:
+    """Share of the planted adapters where what was found is on their side of N: one block, or several.
+
+    A module that was left without an adapter is on neither side, and one where nothing was planted is not counted.
+
+    Raises:
+        ValueError: If nothing was planted.
+    """
+    ours, theirs = adapters(found), adapters(planted)
+    if not theirs:
+        raise ValueError("right side of N: nothing was planted, so that no side is the right one.")
+    return sum(name in ours and (ours[name][0] > 1) == (n > 1) for name, (n, _) in theirs.items()) / len(theirs)
+
+
 @dataclass(frozen=True)
 class Interval:
     """A mean, and where it lies with probability ``LEVEL``."""

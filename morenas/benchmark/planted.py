@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ WIDTHS = (32, 32, 32, 48, 48, 64, 64, 96, 128)  # drawn evenly: small ones are m
 DEEP = 12  # modules above which nets are narrow, so that no problem takes many times as long as another
 MODULES = (4, 6, 8, 8, 12, 12, 16, 24)
 STRENGTH = 0.7  # norm of a planted change, relative to the frozen weight's
+Net = TypeVar("Net", bound=nn.Module)
 SHARES = {"search_train": 0.60, "search_val": 0.25, "select": 0.15}
 TEST = 2048  # examples, without noise
 
@@ -42,6 +44,7 @@ class Family:
         decay: Orders of magnitude that the inputs' standard deviations span over a random rotation; 0 is white.
         dense: Norm of a dense change that no class holds, relative to the planted one.
         budget: Share of the planted architecture's parameters.
+        nblocks: Block counts that are planted.
     """
 
     examples: int = 4096
@@ -50,6 +53,7 @@ class Family:
     decay: float = 0.0
     dense: float = 0.0
     budget: float = 1.0
+    nblocks: tuple[int, ...] = NBLOCKS
 
 
 FAMILIES = {
@@ -94,6 +98,8 @@ class PlantedProblem:
 
     table = "planted"
     head: tuple[str, ...] = ()
+    tokens: tuple[int, ...] = ()
+    """Sizes between an example and its features: none, or the length of a sequence."""
 
     def __init__(self, family: str, number: int) -> None:
         """Make problem ``number`` of a family.
@@ -113,10 +119,14 @@ class PlantedProblem:
         hidden = [h and max(32, min(128, round(h * width))) for h in hidden]
         self.model: nn.Module = _frozen_net(width, hidden, generator)  # type: ignore[arg-type]
         self.space = _space(self.model)
-        self.planted = _plant(self.space, rng)
+        self.planted = plant(self.space, rng, self.rules.nblocks)
         self.budget = int(self.rules.budget * cost(self.space, self.planted))
         teacher = _frozen_net(width, hidden, generator)  # type: ignore[arg-type]
-        teacher.load_state_dict(self.model.state_dict())
+        self._teach(teacher, width, generator)
+
+    def _teach(self, teacher: nn.Module, width: int, generator: torch.Generator) -> None:
+        """Make the teacher of a net of the model's kind, and the data with it."""
+        teacher.requires_grad_(False).load_state_dict(self.model.state_dict())
         self.changes = {
             name: _change(self.space.modules[name], self.planted.get(name), self.rules.dense, generator)
             for name in self.space.modules
@@ -129,7 +139,7 @@ class PlantedProblem:
         shape = _input_shape(width, self.rules.decay, generator)
 
         def draw(examples: int, noise: float) -> dict[str, Tensor]:
-            x = torch.randn(examples, width, generator=generator) @ shape
+            x = torch.randn(examples, *self.tokens, width, generator=generator) @ shape
             y: Tensor = teacher(x)
             return {"x": x, "y": y + noise * torch.randn(y.shape, generator=generator)}
 
@@ -140,7 +150,7 @@ class PlantedProblem:
         self._rows["final"] = range(ends[1])
 
     def examples(self, split: str) -> Batch:
-        """The whole split, ``x`` and ``y`` of shape ``(examples, width)``.
+        """The whole split, ``x`` and ``y`` of shape ``(examples, *tokens, width)``.
 
         Raises:
             KeyError: If there is no such split.
@@ -156,7 +166,7 @@ class PlantedProblem:
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean squared error of each example, shape ``(examples,)``."""
-        return F.mse_loss(model(batch["x"]), batch["y"], reduction="none").mean(dim=1)
+        return F.mse_loss(model(batch["x"]), batch["y"], reduction="none").flatten(1).mean(dim=1)
 
 
 def _hidden_widths(rng: random.Random, modules: int) -> list[float | None]:
@@ -175,7 +185,12 @@ def _linear(in_features: int, out_features: int) -> nn.Linear:
 
 
 def _frozen_net(width: int, hidden: list[int | None], generator: torch.Generator) -> ResidualNet:
-    net = ResidualNet(width, hidden).requires_grad_(False)
+    return frozen(ResidualNet(width, hidden), generator)
+
+
+def frozen(net: Net, generator: torch.Generator) -> Net:
+    """The net with random values: biases small, weights such that features keep their size."""
+    net.requires_grad_(False)
     for name, parameter in net.named_parameters():
         scale = 0.1 if name.endswith("bias") else parameter.shape[1] ** -0.5
         parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
@@ -187,12 +202,17 @@ def _space(net: nn.Module) -> SearchSpace:
     return build_space(linears, NBLOCKS, RANKS)
 
 
-def _plant(space: SearchSpace, rng: random.Random) -> Shapes:
-    """An even draw of a choice for every module; at least two modules get an adapter."""
+def plant(space: SearchSpace, rng: random.Random, nblocks: Sequence[int], needed: Sequence[int] = ()) -> Shapes:
+    """An even draw of "none" or a shape of these block counts for every module; at least two modules get an adapter.
+
+    Args:
+        needed: Block counts that occur in the draw whatever happens.
+    """
+    choices = [choice for choice in space.choices if not choice.blk_r or choice.nblocks in nblocks]
     while True:
-        drawn = {name: rng.choice(space.choices) for name in space.modules}
+        drawn = {name: rng.choice(choices) for name in space.modules}
         planted = {name: choice for name, choice in drawn.items() if choice.blk_r}
-        if len(planted) >= 2:
+        if len(planted) >= 2 and {choice.nblocks for choice in planted.values()}.issuperset(needed):
             return planted
 
 

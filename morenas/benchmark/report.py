@@ -16,11 +16,18 @@ from morenas.benchmark.planted import FAMILIES
 from morenas.benchmark.rows import BenchmarkRow
 
 FORMAT = "morenas.benchmark/1"
-PLANTED, TABULAR = "planted", "tabular"
+PLANTED, TRANSFORMER, TABULAR = "planted", "transformer", "tabular"
 PLAIN, RANDOM = "plain", "random"
 ALL, HARD = "all", "all hard"
 GRID = 32  # places of an anytime curve
 LOSSES = ("relaxed", "inherited", "retrained", "one_run", "lora_equal_passes")
+PARTLY: dict[str, Callable[[BenchmarkRow], float | None]] = {
+    "recovered": lambda row: row.recovered,
+    "right_side": lambda row: row.right_side,
+    "final": lambda row: None if row.final_loss is None else row.normalized(row.final_loss),
+    "total": lambda row: row.total,
+}
+"""Figures that some rows lack."""
 Document = dict[str, Any]
 Figure = dict[str, float]
 
@@ -89,7 +96,6 @@ def _by_method(rows: Iterable[BenchmarkRow]) -> dict[str, list[BenchmarkRow]]:
 
 def _method(rows: list[BenchmarkRow]) -> Document:
     """Figures of one method's runs; what was not measured is absent."""
-    recovered = _figure([row for row in rows if row.recovered is not None], lambda row: row.recovered or 0.0)
     figures: Document = {
         "problems": len({_problem(row) for row in rows}),
         "seeds": len({row.seed for row in rows}),
@@ -101,7 +107,12 @@ def _method(rows: list[BenchmarkRow]) -> Document:
         "params_of_budget": _figure(rows, lambda row: row.params / row.budget),
         "details": _details(rows),
     }
-    return figures | ({"recovered": recovered} if recovered else {})
+    return figures | {name: figure for name, of in PARTLY.items() if (figure := _measured(rows, of))}
+
+
+def _measured(rows: list[BenchmarkRow], of: Callable[[BenchmarkRow], float | None]) -> Figure:
+    """The figure of the rows that have it."""
+    return _figure([row for row in rows if of(row) is not None], lambda row: of(row) or 0.0)
 
 
 def _details(rows: list[BenchmarkRow]) -> Document:

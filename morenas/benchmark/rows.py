@@ -34,6 +34,10 @@ class BenchmarkRow:
             ("relaxed"), of the found architecture with the supernet's weights ("inherited") and of it trained alone
             ("retrained").
         curve: Pairs of passes spent and alone-trained loss of the incumbent from there on.
+        right_side: ``measures.right_side``; None where nothing was planted.
+        final_loss: Test loss at the end of the method's own run: of ours the found adapter trained on; of a control
+            what it found, trained for what is left of as many passes as ours, or for one training where that is more.
+        total: Passes of that run, search and training together, in trainings alone.
     """
 
     table: str
@@ -54,6 +58,9 @@ class BenchmarkRow:
     final_seconds: float
     details: Mapping[str, float] = field(default_factory=dict)
     curve: list[list[float]] = field(default_factory=list)
+    right_side: float | None = None
+    final_loss: float | None = None
+    total: float | None = None
 
     def __post_init__(self) -> None:
         """Bring shapes and curve to one form, so that a row equals what is read back of it."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from morenas.base.files import read_json, write_json
 from morenas.benchmark import measures
 from morenas.benchmark.alone import train_alone
 from morenas.benchmark.judge import ArchitectureKey, Judge
-from morenas.benchmark.methods import METHODS, SearchResult
-from morenas.benchmark.planted import FAMILIES, PlantedProblem
+from morenas.benchmark.methods import METHODS, OURS, SearchResult
+from morenas.benchmark.planted import FAMILIES, Family, PlantedProblem
+from morenas.benchmark.planted_transformer import SIDES, PlantedTransformer
 from morenas.benchmark.problem import Problem, Shapes, cost
 from morenas.benchmark.reference import ROUNDS, near, random_architectures
 from morenas.benchmark.rows import BenchmarkRow
@@ -26,6 +27,11 @@ from morenas.benchmark.tasks import TASKS
 from morenas.space import Choice
 
 BUDGETS = (0.3, 0.4, 0.5)  # of a table's largest architecture: what the number of a tabular problem stands for
+TEACHERS: dict[str, tuple[type[PlantedProblem], Mapping[str, Family]]] = {
+    PlantedProblem.table: (PlantedProblem, FAMILIES),
+    PlantedTransformer.table: (PlantedTransformer, SIDES),
+}
+"""Tables of problems that a teacher made, and the families of each."""
 UNKNOWN_BEST = ("outside", "half")  # families whose planted architecture need not be the best
 
 
@@ -42,23 +48,30 @@ class Place:
         return f"{self.table}-{self.family}-{self.number}.json"
 
     def problem(self) -> Problem:
-        if self.table == "planted":
-            return PlantedProblem(self.family, self.number)
+        if self.table in TEACHERS:
+            return TEACHERS[self.table][0](self.family, self.number)
         task = TabularTask(self.family, BUDGETS[self.number])
         task.number = self.number
         return task
 
 
-def planted(families: Sequence[str], first: int, count: int) -> list[Place]:
-    """``count`` problems of every family; the families take numbers in turn from ``first`` on."""
-    names = list(FAMILIES)
-    for family in families:
-        if family not in FAMILIES:
-            raise InputError(f"family {family!r}: choose from {', '.join(names)}{suggest(family, names)}")
+def planted(table: str, families: Sequence[str] | None, first: int, count: int) -> list[Place]:
+    """``count`` problems of every family of a table; its families take numbers in turn from ``first`` on.
+
+    Args:
+        families: Those to take, in any table; None for all. Of the others there are no problems.
+    Raises:
+        InputError: If no table has a family.
+    """
+    names, known = list(TEACHERS[table][1]), [name for _, of in TEACHERS.values() for name in of]
+    for family in families or ():
+        if family not in known:
+            raise InputError(f"family {family!r}: choose from {', '.join(known)}{suggest(family, known)}")
     return [
-        Place("planted", family, first + len(names) * offset + names.index(family))
+        Place(table, family, first + len(names) * offset + names.index(family))
         for offset in range(count)
-        for family in families
+        for family in names
+        if families is None or family in families
     ]
 
 
@@ -113,7 +126,9 @@ def rows_of(problem: Problem, methods: Sequence[str], seeds: Sequence[int]) -> I
     best = _best(problem, judge)
     seconds = _seconds_alone(problem, draws[0])
     for one in ran:
-        yield _row(problem, judge, one, best, float(of_draws.mean()), seconds, draws)
+        row = _row(problem, judge, one, best, float(of_draws.mean()), seconds, draws)
+        loss, total = _whole(problem, judge, one, _one_run(ran, one.seed))
+        yield replace(row, final_loss=loss, total=total)
 
 
 def _timed(problem: Problem, method: str, seed: int) -> _Ran:
@@ -166,6 +181,7 @@ def _row(
         best=best,
         random=random,
         recovered=_recovered(problem, found),
+        right_side=measures.right_side(found.shapes, problem.planted) if problem.planted else None,
         passes=found.passes,
         final_passes=problem.recipe.steps,
         seconds=one.seconds,
@@ -173,6 +189,29 @@ def _row(
         details=details,
         curve=[[passes, judge.loss(known)] for passes, known in found.curve],
     )
+
+
+def _one_run(ran: Sequence[_Ran], seed: int) -> float:
+    """Trainings that our one run of this seed took in all; 0 where it was not run."""
+    runs = (one.found.details for one in ran if (one.method, one.seed) == (OURS, seed))
+    return next(runs, {}).get("one_run_cost", 0.0)
+
+
+def _whole(problem: Problem, judge: Judge, one: _Ran, trainings: float) -> tuple[float, float]:
+    """Test loss that a method ends with, search and final training together as long as the one run; and how long.
+
+    A search that leaves less than one training has a whole one all the same: the control may cost more, never less.
+    """
+    found, recipe = one.found, problem.recipe
+    if "one_run" in found.details:
+        return found.details["one_run"], found.details["one_run_cost"]
+    if found.finish is not None:
+        left = round(max(trainings, 1.0) * recipe.steps - found.passes)
+        return found.finish(left), (found.passes + left) / recipe.steps
+    left = max(recipe.steps, round(trainings * recipe.steps - found.passes))
+    longer = left > recipe.steps
+    loss = train_alone(problem, [found.shapes], one.seed, left)[0].test if longer else judge.loss(found.shapes)
+    return loss, (found.passes + left) / recipe.steps
 
 
 def _recovered(problem: Problem, found: SearchResult) -> float | None:

@@ -42,6 +42,15 @@ def test_correlation_refuses_unequal_or_unfinished_lists(other: list[float]) -> 
         measures.kendall([1.0, 2.0], other)
 
 
+def test_the_right_side_of_n_is_one_block_or_several_and_none_at_all_is_on_neither() -> None:
+    planted = {"a": (4, 1), "b": (1, 2), "c": (2, 1), "d": (1, 4)}
+    found = {"a": (2, 4), "b": (1, 1), "c": (1, 1), "d": (1, 0), "e": (4, 4)}
+    assert measures.right_side(found, planted) == 0.5
+    assert measures.right_side(planted, planted) == 1 and measures.right_side({}, planted) == 0
+    with pytest.raises(ValueError, match="nothing was planted"):
+        measures.right_side(found, {"a": (4, 0)})
+
+
 def test_the_top_fifth_is_the_lowest_rounded_up() -> None:
     assert measures.top_fifth([5, 1, 4, 2, 3, 9, 8, 7, 6, 10, 11]).tolist() == [1, 3, 4]
     assert measures.top_fifth([3, 1, 2]).tolist() == [1, 2]

@@ -9,9 +9,13 @@ import pytest
 import torch
 
 from morenas.base.errors import InputError
+from morenas.benchmark import run
+from morenas.benchmark.alone import train_alone
 from morenas.benchmark.command import COMMAND
-from morenas.benchmark.methods import METHODS, OURS
-from morenas.benchmark.planted import FAMILIES, PlantedProblem
+from morenas.benchmark.methods import METHODS, OURS, SearchMethod
+from morenas.benchmark.methods.result import SearchResult
+from morenas.benchmark.planted import PlantedProblem
+from morenas.benchmark.planted_transformer import SIDES
 from morenas.benchmark.problem import Batch, cost
 from morenas.benchmark.reference import random_architectures
 from morenas.benchmark.run import BUDGETS, Place, planted, read_rows, rows_of, run_place, tabular
@@ -20,6 +24,9 @@ from morenas.benchmark.tabular import TabularTask
 from morenas.run.words import run_words
 
 NUMBER = 8  # a small one
+CONTROLS = (
+    "random logits", "untrained logits", "lora", "early gradient", "dense change", "para", "eva ranks", "fisher ranks"
+)  # fmt: skip
 
 
 def small(family: str = "plain", number: int = NUMBER) -> PlantedProblem:
@@ -60,7 +67,7 @@ def test_a_method_keeps_to_the_budget_costs_no_more_than_one_training_alone_and_
     assert not any(parameter.requires_grad for parameter in problem.model.parameters())
 
 
-@pytest.mark.parametrize("name", ["random logits", "untrained logits", "lora", "early gradient", "dense change"])
+@pytest.mark.parametrize("name", CONTROLS)
 def test_controls_do_not_need_the_test_set(name: str) -> None:
     problem = Sealed("plain", NUMBER)
     problem.recipe = replace(problem.recipe, steps=10, batch_size=16)
@@ -73,14 +80,41 @@ def test_what_a_method_finds_is_a_function_of_problem_and_seed() -> None:
 
 
 def test_rows_hold_what_was_judged() -> None:
-    rows = list(rows_of(small(), [OURS, "random", "untrained logits"], [0, 1]))
-    assert [(row.method, row.seed) for row in rows] == [
-        (method, seed) for method in (OURS, "random", "untrained logits") for seed in (0, 1)
-    ]
+    methods = [OURS, "random", "untrained logits"]
+    rows = list(rows_of(small(), methods, [0, 1]))
+    assert [(row.method, row.seed) for row in rows] == [(method, seed) for method in methods for seed in (0, 1)]
     assert all(row.best <= row.loss for row in rows)
     assert len({row.random for row in rows}) == 1
     assert rows[0].details["retrained"] == rows[0].loss and "tau" in rows[0].details
     assert rows[-1].shapes == {} and rows[-1].recovered is not None
+
+
+def test_controls_are_trained_until_they_have_cost_as_much_as_the_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, shapes, left = small(), METHODS["lora"](small(), 0).shapes, list[int]()
+
+    def finish(steps: int) -> float:
+        left.append(steps)
+        return 0.25
+
+    def method(found: SearchResult) -> SearchMethod:
+        return lambda problem, seed: found
+
+    methods = {
+        OURS: SearchResult(shapes, 16.0, details={"one_run": 0.125, "one_run_cost": 1.5}),
+        "free": SearchResult(shapes, 0.0),
+        "dear": SearchResult(shapes, 20.0),
+        "goes on": SearchResult(shapes, 12.0, finish=finish),
+    }
+    for name, found in methods.items():
+        monkeypatch.setitem(METHODS, name, method(found))
+    monkeypatch.setattr(run, "random_architectures", lambda problem: [{}])
+    ours, free, dear, on = run.rows_of(problem, list(methods), [0])
+    assert [row.total for row in (ours, free, dear, on)] == [1.5, 1.5, 2.0, 1.5]
+    assert (ours.final_loss, on.final_loss, left) == (0.125, 0.25, [18])
+    [longer] = train_alone(problem, [shapes], 0, 30)
+    assert free.final_loss == longer.test != free.loss
+    # A search that leaves less than a training has one all the same: what was judged.
+    assert dear.final_loss == dear.loss
 
 
 def test_the_best_of_half_a_budget_is_sought_beyond_what_was_found() -> None:
@@ -113,10 +147,18 @@ def test_a_file_of_rows_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_numbers_do_not_depend_on_how_many_problems_are_run() -> None:
-    few, many = planted(list(FAMILIES), 1000, 2), planted(list(FAMILIES), 1000, 4)
+    few, many = planted("planted", None, 1000, 2), planted("planted", None, 1000, 4)
     assert many[: len(few)] == few
     assert len({place.number for place in many}) == len(many)
-    assert all(1100 <= place.number < 1150 for place in planted(list(FAMILIES), 1100, 10))
+    assert all(1100 <= place.number < 1150 for place in planted("planted", None, 1100, 10))
+
+
+def test_a_table_takes_the_families_that_it_has_of_those_asked_for() -> None:
+    asked = ["mixed", "half"]
+    assert [place.family for place in planted("planted", asked, 0, 1)] == ["half"]
+    [place] = planted("transformer", asked, 0, 1)
+    assert (place.table, place.family, place.number) == ("transformer", "mixed", list(SIDES).index("mixed"))
+    assert (place.problem().table, place.problem().family) == ("transformer", "mixed")
 
 
 def test_every_task_is_searched_at_every_budget() -> None:
@@ -126,7 +168,7 @@ def test_every_task_is_searched_at_every_budget() -> None:
 
 def test_an_unknown_family_is_refused() -> None:
     with pytest.raises(InputError, match="plain"):
-        planted(["plane"], 0, 1)
+        planted("planted", ["plane"], 0, 1)
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from morenas.benchmark.methods.eva import eva_ranks
+from morenas.benchmark.methods.fisher import fisher_ranks
 from morenas.benchmark.methods.halving import successive_halving
 from morenas.benchmark.methods.local import local_search
 from morenas.benchmark.methods.logits import random_logits, untrained_logits
 from morenas.benchmark.methods.lora import equal_lora
 from morenas.benchmark.methods.ours import searched
+from morenas.benchmark.methods.para import cut_lora
 from morenas.benchmark.methods.random import random_alone, random_shared
 from morenas.benchmark.methods.result import SearchResult
 from morenas.benchmark.methods.scores import dense_change, dense_energy, early_gradient
@@ -38,6 +41,9 @@ METHODS: dict[str, SearchMethod] = {
     "halving": successive_halving,
     "local search": local_search,
     "lora": equal_lora,
+    "para": cut_lora,
+    "eva ranks": eva_ranks,
+    "fisher ranks": fisher_ranks,
     "random logits": random_logits,
     "untrained logits": untrained_logits,
     "early gradient": early_gradient,
@@ -46,4 +52,4 @@ METHODS: dict[str, SearchMethod] = {
 }
 """Every method by its name in tables."""
 
-__all__ = ["METHODS", "OURS", "Found", "SearchMethod"]
+__all__ = ["METHODS", "OURS", "SearchMethod"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from morenas.benchmark.problem import Shapes
@@ -17,6 +18,8 @@ class SearchResult:
             a pass without gradients counts as a third.
         curve: After so many passes, the best architecture known by then.
         details: Further measures by name.
+        finish: Trains on from what the search has learnt, for so many more passes: the test loss in the end. None for a
+            method whose final training starts anew.
         scores: What a supernet says of each of ``reference.random_architectures``; lower is better.
     """
 
@@ -25,3 +28,4 @@ class SearchResult:
     curve: list[tuple[float, Shapes]] = field(default_factory=list)
     details: dict[str, float] = field(default_factory=dict)
     scores: list[float] = field(default_factory=list)
+    finish: Callable[[int], float] | None = None

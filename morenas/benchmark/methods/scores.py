@@ -27,7 +27,7 @@ RATE = 0.3  # of the recipe's learning rate, at which dense weights learn best
 def early_gradient(problem: Problem, seed: int) -> SearchResult:
     """The gradient of the frozen weights, before anything is trained, in the place of their change."""
     batches = problem.batches("search_train", derive(seed, "early"))
-    with _unfrozen(problem) as (weights, _):
+    with unfrozen(problem) as (weights, _):
         losses = [problem.losses(problem.model, batches[number]).mean() for number in range(EARLY)]
         grads = torch.autograd.grad(torch.stack(losses).mean(), list(weights.values()))
         samples = _inputs(problem, seed)
@@ -48,7 +48,7 @@ def dense_energy(problem: Problem, seed: int) -> SearchResult:
 
 def _fine_tuned(problem: Problem, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor], float]:
     steps = round(SHARE * problem.recipe.steps)
-    with _unfrozen(problem) as (weights, head):
+    with unfrozen(problem) as (weights, head):
         before = {name: weight.detach().clone() for name, weight in weights.items()}
         rate = RATE * problem.recipe.learning_rate
         descend(problem, [*weights.values(), *head], steps, derive(seed, "dense"), learning_rate=rate)
@@ -58,7 +58,7 @@ def _fine_tuned(problem: Problem, seed: int) -> tuple[dict[str, Tensor], dict[st
 
 
 @contextmanager
-def _unfrozen(problem: Problem) -> Iterator[tuple[dict[str, Tensor], list[Tensor]]]:
+def unfrozen(problem: Problem) -> Iterator[tuple[dict[str, Tensor], list[Tensor]]]:
     """The searched layers' weights and the head's, trainable until the end, when all are what they were."""
     weights = {name: problem.model.get_submodule(name).get_parameter("weight") for name in problem.space.modules}
     before = {name: weight.detach().clone() for name, weight in weights.items()}
