@@ -1,17 +1,21 @@
 """Keeping the expected cost of a relaxed architecture within a budget, at every step and without a penalty weight.
 
-The logits are tilted: ``logits - price * cost``, with one price for all groups, the smallest that brings the expected
-cost down to the budget. It is the multiplier of the constraint, found anew at every step by bisection, so that the
-search compares architectures of equal cost from its first step to its last.
+The logits are tilted: ``logits - price * cost``, with one price for all groups, the one that brings the expected cost
+down to the budget. It is the multiplier of the constraint, found anew at every step, so that the search compares
+architectures of equal cost from its first step to its last.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-BISECTIONS = 60
+TOLERANCE = 1e-12  # of the budget, by which the expected cost may stay below it
+SURE = 1e-7  # nats, to which an entropy is met
 NEAREST = 0.01
+TRIALS = 150  # at most; some ten are usual
 
 
 def expected_cost(probs: Tensor, costs: Tensor) -> Tensor:
@@ -56,18 +60,37 @@ def _cost_at(price: float, logits: Tensor, costs: Tensor, temperature: float) ->
 
 
 def _price(logits: Tensor, costs: Tensor, budget: float, temperature: float) -> float:
-    """The smallest non-negative price whose expected cost is within the budget: the cost falls as the price rises."""
+    """The price whose expected cost is within the budget, by ``TOLERANCE`` at most; 0 where it is within it anyway."""
     if _cost_at(0.0, logits, costs, temperature) <= budget:
         return 0.0
     low, high = 0.0, 1.0
     while _cost_at(high, logits, costs, temperature) > budget and high < 1e12:
         low, high = high, 2 * high
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        if _cost_at(middle, logits, costs, temperature) > budget:
-            low = middle
+    slack = budget * TOLERANCE / 2
+    return _root(lambda price: _cost_at(price, logits, costs, temperature) - budget + slack, low, high, slack)
+
+
+def _root(falling: Callable[[float], float], low: float, high: float, tolerance: float) -> float:
+    """Where a falling function is 0, to a tolerance; else the upper end of the smallest bracket.
+
+    The false position by the Illinois rule, which halves the weight of an end that stays twice. A bracket that four
+    trials have hardly narrowed is halved: such functions are all but staircases.
+    """
+    above, below, last, width = falling(low), falling(high), 0.0, high - low
+    for trial in range(1, TRIALS):
+        at = low + (high - low) * above / (above - below) if above > 0 > below else low
+        if trial % 4 == 0:
+            at, width = (low + high) / 2 if high - low > width / 16 else at, high - low
+        at = at if low < at < high else (low + high) / 2
+        value = falling(at)
+        if abs(value) <= tolerance:
+            return at
+        stays = 2 if value * last > 0 else 1
+        if value > 0:
+            low, above, below = at, value, below / stays
         else:
-            high = middle
+            high, below, above = at, value, above / stays
+        last = value
     return high
 
 
@@ -112,10 +135,8 @@ def sharpened(scores: Tensor, costs: Tensor, budget: float, entropy: float) -> T
         probs = torch.softmax(hold_budget(scores / unit * sharpness, costs, budget), dim=-1)
         return float(torch.special.entr(probs).sum(dim=-1).mean())
 
-    low, high = -10.0, 20.0  # powers of two
-    level, limit = mean_entropy(2**low), mean_entropy(2**high)
+    least, most = -10.0, 20.0  # powers of two
+    level, limit = mean_entropy(2**least), mean_entropy(2**most)
     entropy = max(entropy, limit + NEAREST * (level - limit))
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if mean_entropy(2**middle) > entropy else (low, middle)
-    return (scores / unit * 2**low).float()
+    power = least if entropy >= level else _root(lambda power: mean_entropy(2**power) - entropy, least, most, SURE)
+    return (scores / unit * 2**power).float()

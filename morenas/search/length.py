@@ -18,6 +18,7 @@ from morenas.search.measure import DECISIVE_BATCHES, MEASURED_BATCHES, usual_mea
 from morenas.search.objective import FORWARD
 from morenas.search.settings import SearchSettings
 from morenas.search.start import spectrum_batches
+from morenas.search.worth import worth_batches
 from morenas.selection.race import most_batches, usual_entrants
 
 FEWEST_STEPS = 10  # weight steps of a search
@@ -74,7 +75,8 @@ def passes_beside(settings: SearchSettings) -> float:
     """
     opens = registry("start").get(settings.start).open_warmup
     batches = spectrum_batches(settings.steps) if opens else 0
-    return batches / settings.gradient_accumulation + _arch_passes(settings, opens) + _selection_passes(settings)
+    looked_at = batches / settings.gradient_accumulation
+    return looked_at + _arch_passes(settings, opens) + _selection_passes(settings) + _worth_passes(settings)
 
 
 def _arch_passes(settings: SearchSettings, opens: bool) -> float:
@@ -93,6 +95,12 @@ def _selection_passes(settings: SearchSettings) -> float:
         batches = MEASURED_BATCHES * (settings.measurements or usual)
     measured = FORWARD * batches / settings.gradient_accumulation
     return measured + _playoff_passes(settings) if name == "playoff" else measured
+
+
+def _worth_passes(settings: SearchSettings) -> float:
+    if registry("selection").chosen_by(settings.selection) == "playoff":
+        return 0.0
+    return 2 * FORWARD * worth_batches(settings.steps) / settings.gradient_accumulation
 
 
 def _playoff_passes(settings: SearchSettings) -> float:

@@ -100,6 +100,16 @@ class Measurement:
             for one, losses in self.measured.items()
         )
 
+    def on_decisive(self, picks: Sequence[int], numbers: Iterable[int]) -> list[float]:
+        """The losses of an architecture on numbered batches that chose nothing: of select.
+
+        Raises:
+            InputError: If one is not finite.
+        """
+        self.draw(picks)
+        losses: list[float] = self._losses(self._data.decisive, numbers).tolist()
+        return losses
+
     def drawn(self) -> float:
         """The loss of the architecture drawn on what decides between trained ones: the first select batches.
 

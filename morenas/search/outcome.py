@@ -13,6 +13,7 @@ from morenas.models.load import pretrained_parameters
 from morenas.search.acting import acting
 from morenas.search.measure import Candidate
 from morenas.search.settings import SearchSettings
+from morenas.search.worth import Worth
 from morenas.selection.race import paired
 from morenas.space import Architecture, Budget, Choice, SearchSpace
 
@@ -33,6 +34,7 @@ class SearchOutcome:
         trajectory_steps: Step of each snapshot: of the weights, and after their last one of the architecture where the
             weights stand still in those.
         candidates: Whole architectures that were measured, in order.
+        worth: What it expects to gain over LoRA of equal cost; None where it was not measured.
         steps: Weight steps taken, those of a play-off not counted: fewer than were asked for where a guard stopped it.
         stopped: Why a guard stopped it; empty where none did.
     """
@@ -47,6 +49,7 @@ class SearchOutcome:
     trajectory: Tensor
     trajectory_steps: list[int]
     candidates: tuple[Candidate, ...]
+    worth: Worth | None
     steps: int
     stopped: str = ""
 

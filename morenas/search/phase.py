@@ -169,7 +169,8 @@ def finetune_found(
     inherit = config.training.init == "inherit"
     steps, searched = final_steps(run), architecture.search["passes"]
     changes = training_of_found(config, steps, searched)
-    details = {"init": config.training.init, "passes_with_search": passes_in_all(config, steps, searched)}
+    passes, worth = passes_in_all(config, steps, searched), architecture.search.get("worth")
+    details = {"init": config.training.init, "passes_with_search": passes, "worth": worth}
     method = More().with_architecture(architecture, factors if inherit else {}, head if inherit else {})
     return fit(run, method, targets, "finetune", run.directory.adapter, details, **changes)
 

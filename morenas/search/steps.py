@@ -24,6 +24,7 @@ from morenas.search.progress import arch_step_metrics, by_name, explained, step_
 from morenas.search.settings import SearchSettings
 from morenas.search.start import Start, WarmedUp
 from morenas.search.state import State
+from morenas.search.worth import Worth, worth
 from morenas.selection import Picks
 from morenas.space import Budget
 from morenas.supernet import Supernet
@@ -113,7 +114,11 @@ class Search:
         self.objective.enter(lambda step, generator: None)  # the supernet computes what was drawn last
         alone = train_alone(self.problem, self.objective, self.measurement, self.settings)
         picks = discretize(self.mixture, self.state.priors, self.vertices, self.measurement, alone, self.settings)
-        return self._outcome(picks, origin)
+        # Architectures that were trained alone stand in weights of their own, where LoRA would be a stranger.
+        expected = None if alone.first else worth(picks, self.supernet.space, self.measurement, self.settings.steps)
+        if expected is not None:
+            self.observer.message(str(expected))
+        return self._outcome(picks, origin, expected)
 
     @property
     def stopped(self) -> str:
@@ -153,7 +158,7 @@ class Search:
         if isinstance(self.observer, MixtureObserver):
             self.observer.mixture(step, by_name(self.supernet.space, probs))
 
-    def _outcome(self, picks: Sequence[int], origin: Origin) -> SearchOutcome:
+    def _outcome(self, picks: Sequence[int], origin: Origin, expected: Worth | None) -> SearchOutcome:
         steps = self.loop.step
         taken = {
             "steps_taken": steps,
@@ -164,6 +169,8 @@ class Search:
         space, trace, candidates = self.supernet.space, self.state.trace, self.measurement.candidates(picks)
         shapes = space.shapes(picks)
         taken |= margin(candidates)
+        if expected is not None:
+            taken["worth"] = expected.document()
         architecture = origin.architecture(shapes, space, self.budget, self.settings, taken)
         return SearchOutcome(
             architecture=architecture,
@@ -176,6 +183,7 @@ class Search:
             trajectory=torch.stack(trace.probs),
             trajectory_steps=trace.steps,
             candidates=candidates,
+            worth=expected,
             steps=steps,
             stopped=self.stopped,
         )

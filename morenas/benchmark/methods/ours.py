@@ -27,7 +27,8 @@ def searched(
 
     Without ``steps`` it is one run, and ``details`` say what comes of it: the test loss ("one_run") of the found
     adapter once it was trained on from the supernet's weights, that of LoRA of equal parameters trained alone for as
-    many passes ("lora_equal_passes"), and how many they are, in trainings alone ("one_run_cost").
+    many passes ("lora_equal_passes"), and how many they are, in trainings alone ("one_run_cost"). "worth" is
+    what the search itself expects to gain over LoRA.
 
     Args:
         steps: Weight steps of a search alone, as a share of the recipe's; None for those of the one run.
@@ -64,6 +65,8 @@ def searched(
             loss=lambda model, batch: problem.losses(model, batch).mean(),
             inspect=inspect,
         )
+        if outcome.worth is not None:
+            details["worth"] = outcome.worth.gain
         passes: float = outcome.architecture.search["passes"]
         if steps is None:
             in_all = passes + whole.found_steps(passes)
