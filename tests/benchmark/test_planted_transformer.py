@@ -36,7 +36,7 @@ def with_blocks(shapes: Shapes, count: int) -> Shapes:
     return {name: Choice(count, choice.blk_r) for name, choice in shapes.items()}
 
 
-@pytest.mark.parametrize("family", SIDES)
+@pytest.mark.parametrize("family", ["mixed", "mixed-noisy"])
 def test_a_problem_is_a_function_of_its_family_and_number_alone(family: str) -> None:
     random.seed(4)
     torch.manual_seed(5)
@@ -52,15 +52,14 @@ def test_a_problem_is_a_function_of_its_family_and_number_alone(family: str) -> 
 def test_the_planted_block_counts_are_the_familys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PlantedProblem, "_teach", lambda *given: None)
     for family, rules in SIDES.items():
-        for number in (*range(8), *range(1100, 1108)):
+        for number in (*range(4), *range(1100, 1104)):
             made = PlantedTransformer(family, number)
             assert {choice.nblocks for choice in made.planted.values()} == set(rules.nblocks)
             assert made.budget == cost(made.space, made.planted) and len(made.space.modules) in (6, 12)
 
 
-@pytest.mark.parametrize("family", SIDES)
-def test_with_its_own_blocks_the_planted_architecture_has_no_loss(family: str) -> None:
-    made = problem(family, 1)
+def test_with_its_own_blocks_the_planted_architecture_has_no_loss() -> None:
+    made = problem("mixed", 1)
     assert mean_loss(made, "test") > 0.1
     with prepared(made.model, made.space, "per_nblocks", 0, made.head) as (supernet, _):
         for name, layer in supernet.layers.items():
@@ -69,7 +68,7 @@ def test_with_its_own_blocks_the_planted_architecture_has_no_loss(family: str) -
         assert mean_loss(made, "test") < 1e-8
 
 
-@pytest.mark.parametrize("family", SIDES)
+@pytest.mark.parametrize("family", ["mixed", "mixed-noisy"])
 def test_at_equal_parameters_the_other_side_holds_a_part_of_every_change_alone(family: str) -> None:
     made = problem(family, 1)
     for name, (count, rank) in made.planted.items():
