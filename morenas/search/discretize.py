@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from morenas.base.errors import InputError
+from morenas.base.errors import InputError, RunError
 from morenas.base.registry import registry
 from morenas.base.seeds import derive
 from morenas.bilevel import NonFiniteLoss
@@ -35,7 +35,13 @@ def discretize(
         One choice index per group, within the budget.
     Raises:
         InputError: If what it chose is not within the budget, or a loss is not finite.
+        RunError: If no logit moved.
     """
+    if not mixture.moved():
+        raise RunError(
+            "The search moved no architecture logit: it had too few steps (search.steps), or the loss does not depend "
+            "on the searched modules."
+        )
     selections, evidence = registry("selection"), _evidence(mixture, priors, vertices, measurement, alone, settings)
     select: Selection = selections.build(settings.selection)
     try:

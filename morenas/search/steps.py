@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from morenas.base.errors import RunError
 from morenas.base.registry import registry
 from morenas.bilevel import BilevelProblem, StepReport
 from morenas.search.alone import train_alone
@@ -101,16 +100,7 @@ class Search:
         self.observer.finish("search")
 
     def discretize(self, origin: Origin) -> SearchOutcome:
-        """Select one architecture; the weights left behind are those that go with it.
-
-        Raises:
-            RunError: If no logit moved.
-        """
-        if not self.mixture.moved():
-            raise RunError(
-                "The search moved no architecture logit: it had too few steps (search.steps), or the loss does not "
-                "depend on the searched modules."
-            )
+        """Select one architecture; the weights left behind are those that go with it."""
         self.objective.enter(lambda step, generator: None)  # the supernet computes what was drawn last
         alone = train_alone(self.problem, self.objective, self.measurement, self.settings)
         picks = discretize(self.mixture, self.state.priors, self.vertices, self.measurement, alone, self.settings)
