@@ -14,7 +14,7 @@ from morenas.search.acting import acting
 from morenas.search.measure import Candidate
 from morenas.search.settings import SearchSettings
 from morenas.search.worth import Worth
-from morenas.selection.race import paired
+from morenas.selection.race import paired, surely_apart
 from morenas.space import Architecture, Budget, Choice, SearchSpace
 
 
@@ -58,8 +58,9 @@ def margin(candidates: Sequence[Candidate]) -> dict[str, float]:
     """By how much what was found is better than the next one, on the batches that both were measured on.
 
     Returns:
-        ``margin``, the runner-up's mean loss less that of what was found, and ``margin_error``, the standard error of
-        the paired difference; empty where there was no comparison.
+        ``margin``, the runner-up's mean loss less that of what was found, ``margin_error``, the standard error of the
+        paired difference, and ``equals``, how many of the others cannot be told from what was found; empty where there
+        was no comparison.
     """
     found = [one for one in candidates if one.found]
     others = [one for one in candidates if not one.found]
@@ -68,7 +69,10 @@ def margin(candidates: Sequence[Candidate]) -> dict[str, float]:
     most = max(len(one.losses) for one in others)
     runner_up = min((one for one in others if len(one.losses) == most), key=lambda one: one.loss)
     difference, error = paired(runner_up.losses, found[0].losses)
-    return {"margin": difference, "margin_error": error} if math.isfinite(error) else {}
+    if not math.isfinite(error):
+        return {}
+    equals = sum(not surely_apart(one.losses, found[0].losses) for one in others)
+    return {"margin": difference, "margin_error": error, "equals": equals}
 
 
 @dataclass(frozen=True)

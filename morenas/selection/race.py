@@ -65,6 +65,12 @@ def paired(losses: Sequence[float], others: Sequence[float]) -> tuple[float, flo
     return statistics.fmean(differences), statistics.stdev(differences) / math.sqrt(len(differences))
 
 
+def surely_apart(losses: Sequence[float], others: Sequence[float]) -> bool:
+    """Whether losses on the same batches differ by more than chance."""
+    difference, error = paired(losses, others)
+    return abs(difference) > SURE * error
+
+
 def _surely_above(losses: Sequence[float], best: Sequence[float]) -> bool:
     difference, error = paired(losses, best)
     return difference > SURE * error
