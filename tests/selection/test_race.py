@@ -40,7 +40,7 @@ def evidence(batch_loss: Callable[[Picks, int], float], vertices: list[Picks] = 
         generator=torch.Generator(),
         vertices=vertices,
         batch_loss=batch_loss,  # type: ignore[arg-type]
-        usual_measurements=24,
+        usual_measurements=64,
     )
 
 
