@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from torch import Tensor, nn
+from torch import nn
 
 from morenas.base.seeds import derive
 from morenas.search.data import SearchData
-from morenas.search.objective import Loss
+from morenas.search.objective import Loss, model_loss
 from morenas.search.outcome import Origin, SearchOutcome
 from morenas.search.settings import SearchSettings
+from morenas.search.start import open_weight
 from morenas.search.steps import Search
 from morenas.space import Budget, SearchSpace
 from morenas.supernet import Supernet
@@ -22,12 +23,6 @@ from morenas.tracking.observer import NullObserver, Observer
 
 Inspect = Callable[[Supernet, SearchOutcome, Callable[[Sequence[int]], float]], None]
 __all__ = ["Batch", "Batches", "SearchData", "SearchOutcome", "SearchSettings", "search_architecture"]
-
-
-def model_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """The loss that a model of transformers returns for a batch with labels."""
-    loss: Tensor = model(**batch).loss
-    return loss
 
 
 @overload
@@ -126,7 +121,8 @@ def _search(
     allowed = budget if isinstance(budget, Budget) else Budget.of(space, budget)
     allowed.check(space)
     observer, origin = observer or NullObserver(), Origin.of(model, head)
-    with prepared(model, space, settings.sharing, derive(settings.seed, "supernet"), head) as (supernet, head_weights):
+    seed, weight = derive(settings.seed, "supernet"), open_weight(space)
+    with prepared(model, space, settings.sharing, seed, head, weight) as (supernet, head_weights):
         search = Search(model, supernet, head_weights, data, allowed, settings, loss, checkpoint, observer)
         search.resume()
         search.warm_up()

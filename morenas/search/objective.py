@@ -24,6 +24,12 @@ Arrange = Callable[[int, torch.Generator], None]
 """Tells the supernet what to compute in a pass, from the number of a weight step and the pass's own generator."""
 
 
+def model_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """The loss that a model of transformers returns for a batch with labels."""
+    loss: Tensor = model(**batch).loss
+    return loss
+
+
 class Objective:
     """Losses by micro-batch number, each a pure function of it and of the parameters.
 
@@ -48,6 +54,11 @@ class Objective:
         self._schedule, self._settings = schedule, settings
         self._arrange: Arrange | None = None
         self.passes = 0.0
+
+    @property
+    def by_labels(self) -> bool:
+        """Whether the loss is that of a model of transformers, of which it is known what a constant answer is worth."""
+        return self._loss is model_loss
 
     def enter(self, arrange: Arrange) -> None:
         """Begin a phase of the search: ``arrange`` is called before every pass of either level."""

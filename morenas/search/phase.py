@@ -171,6 +171,8 @@ def finetune_found(
     changes = training_of_found(config, steps, searched)
     passes, worth = passes_in_all(config, steps, searched), architecture.search.get("worth")
     details = {"init": config.training.init, "passes_with_search": passes, "worth": worth}
+    if words := architecture.search.get("learnt_nothing"):
+        details["learnt_nothing"] = words
     method = More().with_architecture(architecture, factors if inherit else {}, head if inherit else {})
     return fit(run, method, targets, "finetune", run.directory.adapter, details, **changes)
 

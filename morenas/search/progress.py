@@ -14,6 +14,7 @@ from morenas.search.descent import ArchStep
 from morenas.search.mixture import Mixture, mean_entropy
 from morenas.search.settings import SearchSettings
 from morenas.space import SearchSpace
+from morenas.tracking.observer import MixtureObserver, Observer
 
 
 def arch_step_metrics(step: ArchStep, mixture: Mixture) -> dict[str, float]:
@@ -55,6 +56,12 @@ def by_name(space: SearchSpace, probs: Tensor) -> dict[str, dict[str, float]]:
     """Probabilities ``(groups, choices)`` by the names of group and choice."""
     choices = [str(choice) for choice in space.choices]
     return {name: dict(zip(choices, row, strict=True)) for name, row in zip(space.groups, probs.tolist(), strict=True)}
+
+
+def show(observer: Observer, space: SearchSpace, step: int, probs: Tensor) -> None:
+    """Hand probabilities ``(groups, choices)`` to an observer that asks for them."""
+    if isinstance(observer, MixtureObserver):
+        observer.mixture(step, by_name(space, probs))
 
 
 @contextmanager

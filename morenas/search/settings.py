@@ -22,7 +22,7 @@ class SearchSettings:
     Attributes:
         steps: Weight steps in all, those of a play-off not counted.
         warmup: Weight steps before the first architecture step. A spectral start trains the open supernet in them,
-            every candidate with weight 1, and they may be all; a level start trains the level mixture of the
+            every candidate with the same weight, and they may be all; a level start trains the level mixture of the
             candidates.
         every: Weight steps between architecture steps.
         learning_rate: Of the weights: the peak of a linear ramp and a cosine down to zero.

@@ -10,10 +10,12 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 
 from morenas.search.mixture import Mixture
+from morenas.space import SearchSpace
 from morenas.supernet import Supernet
 from morenas.supernet.spectrum import sample_layers, spectrum
 
 SPECTRUM_BATCHES = 8  # batches of the architecture's data that a spectral start looks at, or one for 8 weight steps
+OPEN_RANK = 4  # of the adapter whose steps those of the open supernet are as large as
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class WarmedUp:
 class Start(Protocol):
     """Sets the logits between the warm-up and the first architecture step.
 
-    ``open_warmup`` says what the warm-up trains: the open supernet, every candidate with weight 1; or the mixture of
-    the candidates. After an open warm-up the optimizer's moments are dropped.
+    ``open_warmup`` says what the warm-up trains: the open supernet, every candidate with the same weight; or the
+    mixture of the candidates. After an open warm-up the optimizer's moments are dropped.
     """
 
     open_warmup: ClassVar[bool]
@@ -81,6 +83,17 @@ class LevelStart:
 
     def __call__(self, warm: WarmedUp) -> list[Tensor]:
         return []
+
+
+def open_weight(space: SearchSpace) -> float:
+    """Weight of every slot of the open supernet: it moves a layer as far as an adapter of rank ``OPEN_RANK``, at most.
+
+    A step of Adam moves every factor by the learning rate, whatever its gradient, and what the slots add to a layer's
+    output then adds up: all block counts at the largest rank would move it several times as far as an adapter does,
+    and are ruined by rates that an adapter bears.
+    """
+    counts = {choice.nblocks for choice in space.choices if choice.blk_r}
+    return min(1.0, OPEN_RANK / (len(counts) * max(choice.blk_r for choice in space.choices)))
 
 
 def spectrum_batches(steps: int) -> int:

@@ -48,6 +48,7 @@ class State:
         steps: Weight steps of the search.
         trace: Snapshots so far.
         priors: Scores that the start has left for the selection.
+        learnt: What says whether the warm-up has learnt anything; see ``Witness.said``.
     """
 
     checkpoint: Path | None
@@ -56,6 +57,7 @@ class State:
     steps: int
     trace: Trace = field(init=False)
     priors: Sequence[Tensor] = ()
+    learnt: dict[str, float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.trace = Trace(self.steps)
@@ -66,7 +68,12 @@ class State:
             return
         tensors = {f"trace.{index}": probs for index, probs in enumerate(self.trace.probs)}
         tensors |= {f"prior.{index}": prior for index, prior in enumerate(self.priors)}
-        info = {"trace_steps": self.trace.steps, "priors": len(self.priors), "passes": self.objective.passes}
+        info = {
+            "trace_steps": self.trace.steps,
+            "priors": len(self.priors),
+            "passes": self.objective.passes,
+            "learnt": self.learnt,
+        }
         save_tensors(self.checkpoint, {**self.loop.state_tensors(), **tensors}, info)
 
     def load(self) -> None:
@@ -80,7 +87,7 @@ class State:
         tensors, info = load_tensors(self.checkpoint)
         try:
             self.loop.load_state_tensors(tensors)
-            self.trace.steps, self.objective.passes = info["trace_steps"], info["passes"]
+            self.trace.steps, self.objective.passes, self.learnt = info["trace_steps"], info["passes"], info["learnt"]
             self.trace.probs = [tensors[f"trace.{index}"] for index in range(len(self.trace.steps))]
             self.priors = [tensors[f"prior.{index}"] for index in range(info["priors"])]
         except (ValueError, KeyError) as error:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from morenas.base.registry import registry
 from morenas.bilevel import BilevelProblem, StepReport
@@ -14,12 +14,13 @@ from morenas.search.alone import train_alone
 from morenas.search.data import SearchData
 from morenas.search.descent import MixtureGradient, arch_steps, arch_steps_alone
 from morenas.search.discretize import discretize
+from morenas.search.learnt import Witness
 from morenas.search.loops import new_guard, new_loop, new_schedule
 from morenas.search.measure import Measurement
 from morenas.search.mixture import Mixture
 from morenas.search.objective import Loss, Objective
 from morenas.search.outcome import Origin, SearchOutcome, margin
-from morenas.search.progress import arch_step_metrics, by_name, explained, step_metrics
+from morenas.search.progress import arch_step_metrics, explained, show, step_metrics
 from morenas.search.settings import SearchSettings
 from morenas.search.start import Start, WarmedUp
 from morenas.search.state import State
@@ -27,7 +28,7 @@ from morenas.search.worth import Worth, worth
 from morenas.selection import Picks
 from morenas.space import Budget
 from morenas.supernet import Supernet
-from morenas.tracking.observer import MixtureObserver, Observer
+from morenas.tracking.observer import Observer
 
 
 class Search:
@@ -77,13 +78,15 @@ class Search:
         """Set the logits by what the warm-up has taught, once, when it has just ended."""
         if self.loop.step != self.settings.warmup:
             return
-        val, evaluate = self.data.val, self.objective.evaluate
-        warm = WarmedUp(self.supernet, self.mixture, lambda number: evaluate(val[number]), self.settings.steps)
-        self.state.priors = self.first_logits(warm)
+        witness = Witness(self.data.val, self.objective.evaluate, self.objective.by_labels)
+        self.state.priors = self.first_logits(WarmedUp(self.supernet, self.mixture, witness, self.settings.steps))
+        self.state.learnt = witness.said(self.settings.learning_rate)
+        if "learnt_nothing" in self.state.learnt:
+            self.observer.message(str(self.state.learnt["learnt_nothing"]))
         if self.first_logits.open_warmup:
             self.loop.optimizers["lower"].state.clear()  # its moments belong to factors that are no more
         probs = self.mixture.distribution(self.loop.step)
-        self._show(self.loop.step, probs)
+        show(self.observer, self.supernet.space, self.loop.step, probs)
         if self.settings.stands:
             self.state.trace.add(self.loop.step, probs, last=True)
 
@@ -127,7 +130,7 @@ class Search:
                 self.vertices.append(step.vertex)
                 self.state.trace.add(done, step.probs, last=True)
                 self.observer.step("search", done, arch_step_metrics(step, self.mixture))
-                self._show(done, step.probs)
+                show(self.observer, self.supernet.space, done, step.probs)
 
     def _run(self, until: int) -> None:
         with explained(self.schedule, self.settings, self.state.checkpoint):
@@ -139,14 +142,9 @@ class Search:
         ends = stops or done == self.settings.steps
         self.state.trace.add(report.step, probs, last=ends)
         self.observer.step("search", done, step_metrics(report, probs, self.mixture, stops))
-        self._show(done, probs)
+        show(self.observer, self.supernet.space, done, probs)
         if done % self.settings.checkpoint_every == 0 or ends:
             self.state.save()
-
-    def _show(self, step: int, probs: Tensor) -> None:
-        """Hand the probabilities to an observer that asks for them."""
-        if isinstance(self.observer, MixtureObserver):
-            self.observer.mixture(step, by_name(self.supernet.space, probs))
 
     def _outcome(self, picks: Sequence[int], origin: Origin, expected: Worth | None) -> SearchOutcome:
         steps = self.loop.step
@@ -158,7 +156,7 @@ class Search:
         }
         space, trace, candidates = self.supernet.space, self.state.trace, self.measurement.candidates(picks)
         shapes = space.shapes(picks)
-        taken |= margin(candidates)
+        taken |= {**margin(candidates), **self.state.learnt}
         if expected is not None:
             taken["worth"] = expected.document()
         architecture = origin.architecture(shapes, space, self.budget, self.settings, taken)

@@ -17,11 +17,17 @@ class Supernet:
 
     The model is changed in place: every searched layer is wrapped, until ``remove`` puts the originals back. The
     model's own parameters are left as they are; freezing them is the caller's business.
+
+    Attributes:
+        open_weight: Of every slot while the supernet is open.
     """
 
-    def __init__(self, model: nn.Module, space: SearchSpace, sharing: str = "full", seed: int = 0) -> None:
+    def __init__(
+        self, model: nn.Module, space: SearchSpace, sharing: str = "full", seed: int = 0, open_weight: float = 1.0
+    ) -> None:
         self.model = model
         self.space = space
+        self.open_weight = open_weight
         generator = torch.Generator().manual_seed(seed)
         self.layers = {
             name: SupernetLinear(model.get_submodule(name), features, space.choices, sharing, generator)
@@ -56,9 +62,9 @@ class Supernet:
                     self.layers[name].draw(self.space.choices[index])
 
     def open(self) -> None:
-        """Let every slot of every layer take part with weight 1 in the passes to come."""
+        """Let every slot of every layer take part with ``open_weight`` in the passes to come."""
         for layer in self.layers.values():
-            layer.open()
+            layer.open(self.open_weight)
 
     def draw(self, shapes: Mapping[str, Choice]) -> None:
         """Take one architecture in the passes to come; modules that it does not name go without an adapter."""

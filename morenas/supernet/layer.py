@@ -94,9 +94,9 @@ class SupernetLinear(WrappedLinear):
         """Take one candidate with probability 1 in the passes to come; only its slots are computed."""
         self._link, self._drawn = None, choice
 
-    def open(self) -> None:
-        """Let every slot of every block count take part with weight 1 in the passes to come."""
-        self._link, self._drawn = self._linked(torch.ones_like(self.gates[0])), None
+    def open(self, weight: float = 1.0) -> None:
+        """Let every slot of every block count take part with the same weight in the passes to come."""
+        self._link, self._drawn = self._linked(torch.full_like(self.gates[0], weight)), None
 
     @torch.no_grad()
     def change(self) -> Tensor:

@@ -15,7 +15,12 @@ from morenas.supernet.inject import Supernet
 
 @contextmanager
 def prepared(
-    model: nn.Module, space: SearchSpace, sharing: str, seed: int, head: Sequence[str] = ()
+    model: nn.Module,
+    space: SearchSpace,
+    sharing: str,
+    seed: int,
+    head: Sequence[str] = (),
+    open_weight: float = 1.0,
 ) -> Iterator[tuple[Supernet, dict[str, nn.Parameter]]]:
     """Freeze the model but for its head and inject a supernet; undo all of it at the end.
 
@@ -26,7 +31,7 @@ def prepared(
         AttributeError: If the model lacks a module of the space or the head.
     """
     with trainable_head(model, head) as head_weights:
-        supernet = Supernet(model, space, sharing, seed)
+        supernet = Supernet(model, space, sharing, seed, open_weight)
         try:
             yield supernet, head_weights
         finally:

@@ -1,6 +1,6 @@
 """What each candidate could keep of a trained change of the weights: scores of every choice, in closed form.
 
-The open supernet, every candidate present with weight 1, is trained as one adapter. Its change D of a frozen weight is
+The open supernet, every candidate with the same weight, is trained as one adapter. Its change D of a frozen weight is
 then projected onto the class of every candidate, which leaves E = D - M. Two scores tell how little that loses:
 
 - energy: ``|D|^2 - |E|^2``, which looks at the weights alone;

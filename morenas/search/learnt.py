@@ -1,0 +1,80 @@
+"""Whether the warm supernet has learnt anything: its loss beside that of the best answer that is always the same.
+
+A supernet that has collapsed gives all inputs the same output, so that its loss cannot be below that of the best
+constant answer on the same examples: the entropy of their classes, or the variance of their numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from morenas.tasks.batches import Batch, Batches
+
+FEWEST = 64  # examples; the classes of fewer say too little of what a constant answer is worth
+
+
+@dataclass
+class Witness:
+    """Gives the loss of numbered batches, and remembers it.
+
+    Attributes:
+        by_labels: Whether it is the loss that a model of transformers has by its labels.
+        losses: Of the batches so far.
+        labels: Theirs, where a batch has one label an example.
+    """
+
+    batches: Batches
+    evaluate: Callable[[Batch], Tensor]
+    by_labels: bool = True
+    losses: list[float] = field(default_factory=list)
+    labels: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, number: int) -> Tensor:
+        """Loss of a batch, as ``evaluate`` gives it."""
+        batch = self.batches[number]
+        loss = self.evaluate(batch)
+        if isinstance(labels := batch.get("labels"), Tensor) and labels.ndim == 1:
+            self.losses.append(float(loss.detach()))
+            self.labels.append(labels.detach().cpu())
+        return loss
+
+    def said(self, learning_rate: float) -> dict[str, float | str]:
+        """``warm_loss`` and ``constant_loss``, means over the examples, and ``learnt_nothing``, words, if that is so.
+
+        Args:
+            learning_rate: Of the warm-up.
+        Returns:
+            What ``architecture.json`` has of it; empty where nothing can be told: too few examples, or another loss.
+        """
+        if not self.by_labels or sum(map(len, self.labels)) < FEWEST:
+            return {}
+        weights = torch.tensor([float(len(labels)) for labels in self.labels], dtype=torch.float64)
+        loss = float(weights @ torch.tensor(self.losses, dtype=torch.float64) / weights.sum())
+        constant = constant_loss(torch.cat(self.labels))
+        words = {} if loss < constant else {"learnt_nothing": nothing_learnt(loss, constant, learning_rate)}
+        return {"warm_loss": loss, "constant_loss": constant, **words}
+
+
+def constant_loss(labels: Tensor) -> float:
+    """Least loss of an answer that does not look at the input, on labels ``(examples,)``.
+
+    Returns:
+        Of classes, whole numbers, their entropy in nats; of other numbers their variance, the least squared error.
+    """
+    if labels.is_floating_point():
+        return float(labels.double().var(unbiased=False))
+    counts = labels.unique(return_counts=True)[1].double()
+    return float(torch.special.entr(counts / counts.sum()).sum())
+
+
+def nothing_learnt(loss: float, constant: float, learning_rate: float) -> str:
+    """What to say of a warm supernet whose loss is no lower than a constant answer's."""
+    return (
+        f"The search has learnt nothing: after its warm-up the loss on search_val is {loss:.4f}, and the same answer "
+        f"to every input has {constant:.4f}. The open supernet may have collapsed: lower search.learning_rate (now "
+        f"{learning_rate:g}). Or it had too few steps: train longer (training.epochs)."
+    )
