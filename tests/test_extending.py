@@ -21,6 +21,7 @@ from tiny_search import SETTINGS, search
 from morenas import Budget, build_space, find_head, target_linears
 from morenas.base.registry import BUILTIN, REGISTRIES, registry
 from morenas.run.composing import known_keys
+from morenas.search.length import passes_beside
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 EXAMPLE = re.compile(
@@ -172,4 +173,5 @@ def test_an_example_works_as_an_object_from_python(kind: str, folder: Path) -> N
     settings = replace(SETTINGS, sharing="per_nblocks", **chosen)
     outcome = search(model, settings, space=space, budget=Budget.resolve(space, lora_rank=2, fraction=0.5))
     assert outcome.params > 0
+    assert passes_beside(settings) >= 0  # what a run of a given length asks of it
     assert called(example) == functions(example.code)

@@ -41,13 +41,17 @@ def plain_loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 class Search:
-    """A search of a tiny classifier whose loss notes, of every pass, whether it is of weights and under autocast."""
+    """A search of a tiny classifier whose loss notes, of every pass, whether it is of weights and under autocast.
+
+    Passes that measure alone, without gradients, are left out.
+    """
 
     def __init__(self) -> None:
         self.passes: list[tuple[bool, bool]] = []
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        self.passes.append((model.training, torch.is_autocast_enabled("cpu")))
+        if torch.is_grad_enabled():
+            self.passes.append((model.training, torch.is_autocast_enabled("cpu")))
         return plain_loss(model, batch)
 
     def run(
