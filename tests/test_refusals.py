@@ -343,6 +343,8 @@ def test_an_architecture_that_does_not_fit(
     [
         [],
         ["method=lora", "architecture=a.json"],
+        ["method.nblocks=4", "method.blk_r=4", "architecture=a.json"],
+        ["method=vera", "method.initial=0"],
         ["method=lorra"],
         ["method=lora", "method.rank=0"],
         ["method=lora", "method.block_size=2"],

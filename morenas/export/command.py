@@ -29,6 +29,7 @@ FORMS = ("lora", "more", "merged")
 FORMS_OF: dict[str, tuple[str, ...]] = {
     "more": ("lora", "more", "merged"),
     "lora": ("lora", "merged"),
+    "rslora": ("lora", "merged"),
     "dora": ("lora", "merged"),  # a LoRA in PEFT's own format
 }
 """What the trained methods can be written as; those that are not here, merged alone."""

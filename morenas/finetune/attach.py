@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from morenas.adapters import set_factors
 from morenas.base.errors import InputError
-from morenas.finetune.methods import Dora, Head, Method, ShapedMore, Targets, method_name
+from morenas.finetune.methods import Dora, Head, Method, ShapedMore, Targets, Tuner, method_name
 from morenas.models import is_causal
 
 
@@ -43,10 +43,7 @@ def attach(
     Raises:
         InputError: If the method does not fit the targets.
     """
-    if isinstance(method, Dora) and model.device.type == "cpu" and getattr(model, "is_loaded_in_8bit", False):
-        raise InputError(
-            "Method dora: PEFT cannot train it on a CPU beside model.quantization=bnb_8bit; use int8, or none."
-        )
+    _check_quantized(model, method)
     config = method.peft_config(targets, head, total_steps)
     if config is None:
         return _without_adapters(model, method, head)
@@ -76,6 +73,19 @@ def count_parameters(model: nn.Module, head: Sequence[str] = ()) -> Parameters:
             part = "head" if of_head else "adapter"
             counts = counts._replace(**{part: getattr(counts, part) + parameter.numel()})
     return counts
+
+
+def _check_quantized(model: PreTrainedModel, method: Method) -> None:
+    """Refuse what PEFT cannot train beside quantized weights, or trains wrongly without a word."""
+    if isinstance(method, Tuner) and method.NEEDS_NUMBERS and getattr(model, "is_quantized", False):
+        raise InputError(
+            f"Method {method_name(method)}: PEFT computes with the frozen weights themselves, which are quantized "
+            "here; use model.quantization=none."
+        )
+    if isinstance(method, Dora) and model.device.type == "cpu" and getattr(model, "is_loaded_in_8bit", False):
+        raise InputError(
+            "Method dora: PEFT cannot train it on a CPU beside model.quantization=bnb_8bit; use int8, or none."
+        )
 
 
 def _without_adapters(model: PreTrainedModel, method: Method, head: Sequence[str]) -> nn.Module:

@@ -46,7 +46,7 @@ class FinetuneRunConfig(RunConfig):
     """A fine-tune.
 
     Attributes:
-        architecture: The architecture.json of a search, for method=more.
+        architecture: The architecture.json of a search, for method=more without a shape of its own.
     """
 
     training: Any = field(default_factory=Training)

@@ -25,6 +25,7 @@ Fine-tune a found architecture, or a baseline, in the same harness.
 
     python -m morenas.finetune +task=glue/rte architecture=<run directory>/architecture.json
     python -m morenas.finetune +task=glue/rte method=lora method.rank=32
+    python -m morenas.finetune +task=glue/rte method=more method.nblocks=4 method.blk_r=4
     python -m morenas.finetune resume=<run directory>"""
 
 
@@ -67,24 +68,41 @@ def check_method(config: FinetuneRunConfig, method: Method) -> None:
     """Refuse what a method has no use for, or what it lacks.
 
     Raises:
-        InputError: If an architecture is missing or not wanted, if targets would do nothing, or if there is nothing to
-            train.
+        InputError: If shapes are missing, if an architecture is not wanted, if targets would do nothing, or if there
+            is nothing to train.
     """
     name, architecture = config.method.name, config.architecture
-    if isinstance(method, More) and architecture is None:
-        raise InputError(
-            f"method={name} fine-tunes a found architecture: add architecture=<run directory>/architecture.json, or "
-            f"choose a baseline, method={'|'.join(other for other in registry('method').names() if other != name)}."
-        )
-    if not isinstance(method, More) and architecture is not None:
+    if isinstance(method, More):
+        check_shapes(method, architecture)
+    elif architecture is not None:
         raise InputError(f"architecture={architecture} goes with method=more, not with method={name}.")
-    if isinstance(method, More | Full | Head):
+    if architecture is not None or isinstance(method, Full | Head):
         for key, default in vars(TargetKeys()).items():
             if (value := getattr(config.method, key)) != default:
-                why = "the architecture names its modules" if isinstance(method, More) else "it has no adapters"
+                why = "it has no adapters" if architecture is None else "the architecture names its modules"
                 raise InputError(f"method.{key}={value}: method={name} has no use for it, {why}; leave it out.")
     if isinstance(method, Full | Head):
         check_there_is_something_to_train(config, method)
+
+
+def check_shapes(method: More, architecture: str | None) -> None:
+    """Monarch adapters take their shapes from an architecture, or have one shape that is set.
+
+    Raises:
+        InputError: If both or neither are given.
+    """
+    if architecture is None and method.nblocks is None:
+        raise InputError(
+            "method=more fine-tunes a found architecture: add architecture=<run directory>/architecture.json, or give "
+            "all modules one shape: method.nblocks=4 method.blk_r=4, or choose a baseline, "
+            f"method={_methods_but('more')}."
+        )
+    for key in ("nblocks", "blk_r", "link"):
+        value = getattr(method, key)
+        if architecture is not None and value != getattr(More(), key):
+            raise InputError(
+                f"method.{key}={value}: architecture={architecture} gives the shapes; leave one of them out."
+            )
 
 
 def check_there_is_something_to_train(config: FinetuneRunConfig, method: Full | Head) -> None:
@@ -97,14 +115,18 @@ def check_there_is_something_to_train(config: FinetuneRunConfig, method: Full | 
     if isinstance(method, Head) and kind in CAUSAL:
         raise InputError(
             f"method={name}: a language model, which a task of kind {kind} is for, has no head of the "
-            "task's own; choose method=full, or adapters: method=more|lora|dora|adalora|gralora|boft."
+            f"task's own; choose method=full, or adapters: method={_methods_but('full', 'head')}."
         )
     if quantization != "none":
         raise InputError(
             f"method={name}: trains weights of the model itself, and model.quantization={quantization} "
-            "keeps them as whole numbers; choose adapters, method=more|lora|dora|adalora|gralora|boft, or "
+            f"keeps them as whole numbers; choose adapters, method={_methods_but('full', 'head')}, or "
             "model.quantization=none."
         )
+
+
+def _methods_but(*others: str) -> str:
+    return "|".join(name for name in registry("method").names() if name not in others)
 
 
 def fit_to(run: Session, config: FinetuneRunConfig, method: Method) -> tuple[Method, Targets]:

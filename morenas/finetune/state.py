@@ -23,9 +23,17 @@ _MOMENTS = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return trained parameters and the buffers that belong to the model's state, not copied."""
-    tensors = model.state_dict(keep_vars=True).items()
-    return {name: tensor for name, tensor in tensors if tensor.requires_grad or not isinstance(tensor, nn.Parameter)}
+    """Return trained parameters and the buffers that belong to the model's state, not copied.
+
+    What modules share, as all layers share the random factors of VeRA, is there once, under its first name.
+    """
+    tensors = model.state_dict(keep_vars=True)
+    first = {id(tensor): name for name, tensor in reversed(tensors.items())}
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if first[id(tensor)] == name and (tensor.requires_grad or not isinstance(tensor, nn.Parameter))
+    }
 
 
 @torch.no_grad()

@@ -41,6 +41,8 @@ def closing_table(results: dict[str, Any]) -> Table:
 def method_words(row: dict[str, Any], found: bool = False) -> str:
     """A short name for a row of ``results.json``."""
     name, details = row["name"], row["details"]
+    if name == "more" and details.get("nblocks"):
+        return f"MoRe, N={details['nblocks']} r={details['blk_r']}"
     if name == "more":
         return "MoRe, found" if found else "MoRe, given"
     if details.get("equal_parameters"):

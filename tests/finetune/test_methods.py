@@ -43,12 +43,13 @@ def test_every_setting_says_what_it_means_and_has_a_default(name: str) -> None:
 
 def test_settings_are_those_of_a_command_line_alone() -> None:
     settings = {name: registry("method").settings(name) for name in BUILTIN["method"]}
-    assert settings["more"] == ("dropout",) and settings["full"] == settings["head"] == ()
-    assert settings["lora"] == settings["dora"] == ("rank", "alpha", "dropout")
+    assert settings["more"] == ("dropout", "nblocks", "blk_r", "link") and settings["full"] == settings["head"] == ()
+    assert settings["lora"] == settings["dora"] == settings["rslora"] == ("rank", "alpha", "dropout")
     assert settings["boft"] == ("block_size", "dropout") and "blocks" in settings["gralora"]
     assert {type(field.default) for name in settings for field in fields(registry("method").get(name))} <= {
         int,
         float,
+        str,
         type(None),
     }
 
@@ -119,6 +120,9 @@ def test_adalora_leaves_steps_to_cut_ranks_in() -> None:
         (Lora, {"alpha": 0.0}, "method.alpha=0.0: must be above 0"),
         (Dora, {"dropout": 1.0}, "method.dropout=1.0: must be at least 0 and below 1"),
         (More, {"dropout": -0.1}, "method.dropout=-0.1"),
+        (More, {"nblocks": 4}, "blk_r=None: must be given together with nblocks, which is 4"),
+        (More, {"nblocks": 0, "blk_r": 4}, "method.nblocks=0: must be at least 1"),
+        (More, {"link": "cylic"}, "method.link=cylic: choose from cyclic, monarch.*did you mean 'cyclic'"),
         (Boft, {"dropout": 2.0}, "method.dropout=2.0"),
         (AdaLora, {"rank": 4, "initial_rank": 4}, "there is nothing to cut"),
         (AdaLora, {"settle": 1.0}, "method.settle=1.0"),
@@ -149,7 +153,7 @@ def test_settings_that_do_not_fit_the_model_are_refused(method: Method, steps: i
 
 
 @dataclass(frozen=True)
-class Ia3:
+class Scales:
     """A method of somebody else's."""
 
     feedforward: bool = False
@@ -163,10 +167,10 @@ class Ia3:
 
 
 def test_a_method_of_ones_own_is_chosen_by_name_and_trained(tmp_path: Path, doors: Callable[..., None]) -> None:
-    assert method_name(Ia3()) == "Ia3"
-    doors("method", "ia3", Ia3)
-    method = registry("method").build("ia3", feedforward=True)
+    assert method_name(Scales()) == "Scales"
+    doors("method", "scales", Scales)
+    method = registry("method").build("scales", feedforward=True)
     model = tiny_adapted(method)
     result = finetune(model, tiny_data(), SETTINGS, tmp_path, Recorder())
-    assert isinstance(model, PeftModel) and method_name(method) == "ia3"
+    assert isinstance(model, PeftModel) and method_name(method) == "scales"
     assert 0 < result.adapter_params < 1000 and result.steps == 12

@@ -13,8 +13,10 @@ from tiny_models import tiny_classifier
 from tiny_runs import CommandLine, read, task_words
 
 from morenas.base.files import sha256
+from morenas.export.command import ExportConfig, export
 from morenas.models import target_linears
 from morenas.models.load import find_head
+from morenas.tracking.table import method_words
 
 
 @pytest.fixture
@@ -48,6 +50,22 @@ def test_parameters_and_targets_of_a_method_are_those_that_were_asked_for(
         3 * sum(shape) for name, shape in linears.items() if name != "bert.encoder.layer.0.attention.self.value"
     )
     assert read(tmp_path / "run" / "results.json")["methods"][0]["adapter_params"] == expected
+
+
+def test_one_monarch_shape_is_trained_on_any_targets_and_exported(
+    command: CommandLine, words: list[str], tmp_path: Path
+) -> None:
+    shape = ["method=more", "method.nblocks=4", "method.blk_r=2", "method.link=monarch"]
+    done = command("finetune", *words, *shape, "method.target_modules=[query,output.dense]", "training.max_steps=1")
+    assert done.status == 0, done.err
+    (row,) = read(tmp_path / "run" / "results.json")["methods"]
+    adapter = read(tmp_path / "run" / "adapter" / "adapter_config.json")
+    assert (adapter["nblocks"], adapter["blk_r"], adapter["link"]) == (4, 2, "monarch")
+    targets = target_linears(tiny_classifier(), ["query", "output.dense"], find_head(tiny_classifier()))
+    assert row["adapter_params"] == sum(2 * (n + m) for n, m in targets.values())  # N blocks, r x (n + m) / N each
+    assert method_words(row) == "MoRe, N=4 r=2"
+    exported = export(ExportConfig(str(tmp_path / "run"), "lora", str(tmp_path / "lora")))
+    assert exported.ranks == dict.fromkeys(targets, 8)
 
 
 def test_both_test_sets_of_mnli_are_measured(command: CommandLine, tiny_model: Path, tmp_path: Path) -> None:

@@ -74,6 +74,22 @@ class Dora(Lora):
 
 
 @dataclass(frozen=True)
+class RsLora(Lora):
+    """LoRA scaled so that high ranks learn as fast as low ones (Kalajdzievski 2023).
+
+    Attributes:
+        alpha: Adapters are scaled by alpha / sqrt(rank); None for 16, whatever the rank.
+    """
+
+    def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> LoraConfig:
+        return self._config(dict.fromkeys(targets, self.rank), head, use_rslora=True)
+
+    @property
+    def _alpha(self) -> float:
+        return 16 if self.alpha is None else self.alpha
+
+
+@dataclass(frozen=True)
 class AdaLora(LowRank):
     """LoRA whose ranks are cut by sensitivity during training (Zhang et al. 2023).
 

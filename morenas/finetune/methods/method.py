@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -58,7 +59,18 @@ def check_widths(name: str, value: int, widths: Mapping[str, Sequence[int]]) -> 
     for module, of_module in widths.items():
         for width in of_module:
             if value < 1 or width % value:
+                common = math.gcd(*(one for some in widths.values() for one in some))
                 raise InputError(
                     f"method.{name}={value}: does not divide {width} ('{module}'); choose a {name} that divides the "
-                    "widths of all target modules, or name fewer targets."
+                    f"widths of all target modules (it then divides {common}), or name fewer targets."
                 )
+
+
+def check_fits(name: str, value: int, limits: Mapping[str, int], unit: str) -> None:
+    """Refuse a setting that is above the limit of a module, given in ``unit``."""
+    for module, limit in limits.items():
+        if value > limit:
+            raise InputError(
+                f"method.{name}={value}: '{module}' has {limit} {unit} alone; choose a {name} of at most "
+                f"{min(limits.values())}, or name fewer targets."
+            )
