@@ -35,6 +35,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     "method": {
         "more": "morenas.finetune.methods.more:More",
         "lora": "morenas.finetune.methods.low_rank:Lora",
+        "equal_lora": "morenas.finetune.methods.equal_lora:EqualLora",
         "dora": "morenas.finetune.methods.low_rank:Dora",
         "adalora": "morenas.finetune.methods.low_rank:AdaLora",
         "gralora": "morenas.finetune.methods.low_rank:GraLora",

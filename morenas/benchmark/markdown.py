@@ -37,7 +37,7 @@ def _bars_table(found: list[Document]) -> str:
         ]
         for bar in found
     ]
-    return _lines(["measure", "bar", "seen [95 %]", "holds"], lines)
+    return table_lines(["measure", "bar", "seen [95 %]", "holds"], lines)
 
 
 def _regrets(groups: Document, ours: str) -> str:
@@ -49,7 +49,7 @@ def _regrets(groups: Document, ours: str) -> str:
         rest += [f"{figures['cost']['mean']:.2f}", f"{figures['seconds']:.3g}"]
         runs = f"{figures['problems']} x {figures['seeds']}"
         lines.append([f"**{method}**" if method == ours else method, *regrets, *rest, runs])
-    return _lines(["method", *names, "recovered", "right side of N", "cost", "seconds", "problems x seeds"], lines)
+    return table_lines(["method", *names, "recovered", "right side of N", "cost", "seconds", "problems x seeds"], lines)
 
 
 def _finals(groups: Document, ours: str) -> str:
@@ -60,7 +60,7 @@ def _finals(groups: Document, ours: str) -> str:
     for method in sorted(having, key=lambda method: having[method]["final"]["mean"]):
         losses = [_shown(groups[name]["methods"].get(method, {}).get("final")) for name in names]
         lines.append([f"**{method}**" if method == ours else method, f"{having[method]['total']['mean']:.2f}", *losses])
-    return _lines(["method", "passes in all, in trainings", *(f"final loss, {name}" for name in names)], lines)
+    return table_lines(["method", "passes in all, in trainings", *(f"final loss, {name}" for name in names)], lines)
 
 
 def _pairs(group: Document) -> str:
@@ -68,13 +68,13 @@ def _pairs(group: Document) -> str:
         [name, _shown(of["difference"]), _shown(of["wins"]), f"{of['ties']:.3g}", f"{of['p']:.2g}", str(of["pairs"])]
         for name, of in group["paired"].items()
     ]
-    return _lines(["control", "regret, ours less its [95 %]", "won [95 %]", "ties", "Wilcoxon p", "pairs"], lines)
+    return table_lines(["control", "regret, ours less its [95 %]", "won [95 %]", "ties", "Wilcoxon p", "pairs"], lines)
 
 
 def _correlations(details: Mapping[str, Document]) -> str:
     names = list(dict.fromkeys(name for of in details.values() for name in of))
     lines = [[name, *(_shown(of.get(name)) for of in details.values())] for name in names]
-    return _lines(["measure [95 %]", *details], lines)
+    return table_lines(["measure [95 %]", *details], lines)
 
 
 def _shown(figure: Figure | None, mean: str = "mean") -> str:
@@ -83,6 +83,7 @@ def _shown(figure: Figure | None, mean: str = "mean") -> str:
     return f"{figure[mean]:.3g} [{figure['low']:.3g}, {figure['high']:.3g}]"
 
 
-def _lines(heading: list[str], lines: list[list[str]]) -> str:
+def table_lines(heading: list[str], lines: list[list[str]]) -> str:
+    """A table of Markdown; all columns but the first are aligned to the right."""
     rule = ["---", *["---:"] * (len(heading) - 1)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (heading, rule, *lines))

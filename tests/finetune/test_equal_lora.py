@@ -8,7 +8,7 @@ import random
 import pytest
 
 from morenas.base.errors import InputError
-from morenas.finetune.methods import Targets, equal_parameter_lora
+from morenas.finetune.methods import EqualLora, RankedLora, Targets, equal_parameter_lora
 
 
 def cost(ranks: dict[str, int], targets: Targets) -> int:
@@ -64,3 +64,18 @@ def test_a_large_model_is_quick() -> None:
     targets = {f"{i}": (4096 + i % 7, 11008) for i in range(224)}
     ranks = equal_parameter_lora(5_000_001, targets)
     assert 0 <= 5_000_001 - cost(ranks, targets) < 4096 + 11008
+
+
+def test_as_a_method_it_is_the_ranked_lora_of_its_parameters() -> None:
+    targets = transformer()
+    ranks = equal_parameter_lora(50_000, targets)
+    config = EqualLora(params=50_000, dropout=0.1).peft_config(targets, ("head",), 10)
+    assert config == RankedLora(rank=max(ranks.values()), ranks=ranks, dropout=0.1).peft_config(targets, ("head",), 10)
+    assert config.lora_alpha == 2 * config.r and EqualLora(1, alpha=3).peft_config({"a": (1, 0)}, (), 1).lora_alpha == 3
+
+
+def test_as_a_method_it_wants_a_number_of_parameters() -> None:
+    with pytest.raises(InputError, match=r"method\.params: give"):
+        EqualLora().peft_config({"a": (4, 4)}, (), 10)
+    with pytest.raises(InputError, match=r"method\.params=0: must be at least 1"):
+        EqualLora(params=0)

@@ -6,7 +6,7 @@ the caller has to add, such as the shapes of an architecture, stands in a class 
 ``RankedLora``.
 """
 
-from morenas.finetune.methods.equal_lora import RankedLora, equal_parameter_lora
+from morenas.finetune.methods.equal_lora import EqualLora, RankedLora, equal_parameter_lora
 from morenas.finetune.methods.low_rank import AdaLora, Dora, GraLora, Lora, RsLora
 from morenas.finetune.methods.method import Method, Targets, method_name
 from morenas.finetune.methods.more import More, ShapedMore
@@ -21,6 +21,7 @@ __all__ = [
     "Boft",
     "C3a",
     "Dora",
+    "EqualLora",
     "FourierFt",
     "Full",
     "GraLora",

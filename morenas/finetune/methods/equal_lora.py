@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from morenas.base.errors import InputError
 from morenas.finetune.methods.low_rank import Lora
-from morenas.finetune.methods.method import Targets
+from morenas.finetune.methods.method import Targets, check_dropout, check_setting
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -29,6 +29,34 @@ class RankedLora(Lora):
 
     def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> LoraConfig:
         return self._config({name: rank for name, rank in self.ranks.items() if rank > 0}, head)
+
+
+@dataclass(frozen=True)
+class EqualLora:
+    """LoRA of as many parameters as another method has, spread over the modules as evenly as they go.
+
+    Attributes:
+        params: Adapter parameters, which are not exceeded.
+        alpha: Adapters are scaled by alpha over the largest rank; None for twice that rank.
+        dropout: Probability that an input of an adapter is dropped in training.
+    """
+
+    params: int | None = None
+    alpha: float | None = None
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_dropout(self.dropout)
+        check_setting("params", self.params, self.params is None or self.params >= 1, "at least 1")
+        fits = self.alpha is None or 0 < self.alpha < math.inf
+        check_setting("alpha", self.alpha, fits, "above 0 and finite, or null for twice the largest rank")
+
+    def peft_config(self, targets: Targets, head: Sequence[str], total_steps: int) -> LoraConfig:
+        if self.params is None:
+            raise InputError("method.params: give the adapter parameters that method=equal_lora may have.")
+        ranks = equal_parameter_lora(self.params, targets)
+        largest = RankedLora(rank=max(ranks.values()), alpha=self.alpha, dropout=self.dropout, ranks=ranks)
+        return largest.peft_config(targets, head, total_steps)
 
 
 def equal_parameter_lora(params: int, targets: Targets) -> dict[str, int]:
