@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 # Before any of the libraries is imported: they read these once.
@@ -29,6 +31,8 @@ def pytest_collection_finish() -> None:
     """Leave what the libraries hold alone from now on: looking through it for garbage takes longer than many a test."""
     gc.collect()
     gc.freeze()
+    if accelerate := sys.modules.get("accelerate.utils.memory"):  # which looks through it before every training
+        accelerate.gc = SimpleNamespace(collect=lambda: 0)  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session", autouse=True)
