@@ -21,6 +21,8 @@ UNMEASURED = ("argmax", "budgeted")
 def acting(settings: SearchSettings) -> dict[str, Any]:
     """The settings that act in a search, for a file: objects of doors by name and settings."""
     idle, recorded = STANDING if settings.stands else {"arch_steps"}, record(settings)
+    if not registry("start").get(settings.start).open_warmup:
+        idle = idle | {"open_rank"}
     guard = {f"stop_{name}" for name in guard_settings(settings.stop)}
     idle = idle | {name for name in recorded if name.startswith("stop_")} - guard
     selection = registry("selection").chosen_by(settings.selection)

@@ -121,7 +121,7 @@ def _search(
     allowed = budget if isinstance(budget, Budget) else Budget.of(space, budget)
     allowed.check(space)
     observer, origin = observer or NullObserver(), Origin.of(model, head)
-    seed, weight = derive(settings.seed, "supernet"), open_weight(space)
+    seed, weight = derive(settings.seed, "supernet"), open_weight(space, settings.open_rank)
     with prepared(model, space, settings.sharing, seed, head, weight) as (supernet, head_weights):
         search = Search(model, supernet, head_weights, data, allowed, settings, loss, checkpoint, observer)
         search.resume()

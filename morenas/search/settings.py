@@ -38,6 +38,8 @@ class SearchSettings:
         relaxation: How logits become the probabilities that mix the candidates.
         start: Where the logits start. "spectral": at closed-form scores of what each candidate keeps of the warm-up's
             change of the weights, and each block count at its own projection of it. "level": at zero.
+        open_rank: A step of the open supernet moves a layer as far as one of an adapter of this rank would, at most;
+            its slots have a common weight for it. Lower it where a learning rate that an adapter bears ruins the warm-up.
         sharing: Whether block counts share their factors ("full", with a level start alone), or each has its own
             ("per_nblocks").
         temperature_start: Temperature of the relaxation at the first architecture step; it falls exponentially.
@@ -74,6 +76,7 @@ class SearchSettings:
     gradient_accumulation: int = 1
     relaxation: Any = door("relaxation", "softmax")
     start: Any = door("start", "spectral")
+    open_rank: float = 16.0
     sharing: str = one_of(SHARINGS, "per_nblocks")
     temperature_start: float = 1.0
     temperature_end: float = 0.2
@@ -100,7 +103,7 @@ class SearchSettings:
         for name in ("measurements", "playoff_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"search.{name}={getattr(self, name)}: must be at least 1, or null.")
-        for name in ("learning_rate", "arch_learning_rate", "temperature_start", "temperature_end"):
+        for name in ("learning_rate", "arch_learning_rate", "open_rank", "temperature_start", "temperature_end"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"search: {name}={getattr(self, name)} must be above 0, and finite.")
         if not 0 <= self.stop_entropy < math.inf:

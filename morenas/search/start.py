@@ -15,7 +15,6 @@ from morenas.supernet import Supernet
 from morenas.supernet.spectrum import sample_layers, spectrum
 
 SPECTRUM_BATCHES = 8  # batches of the architecture's data that a spectral start looks at, or one for 8 weight steps
-OPEN_RANK = 4  # of the adapter whose steps those of the open supernet are as large as
 
 
 @dataclass(frozen=True)
@@ -85,15 +84,15 @@ class LevelStart:
         return []
 
 
-def open_weight(space: SearchSpace) -> float:
-    """Weight of every slot of the open supernet: it moves a layer as far as an adapter of rank ``OPEN_RANK``, at most.
+def open_weight(space: SearchSpace, rank: float) -> float:
+    """Weight of every slot of the open supernet: it moves a layer as far as an adapter of this rank, at most.
 
     A step of Adam moves every factor by the learning rate, whatever its gradient, and what the slots add to a layer's
     output then adds up: all block counts at the largest rank would move it several times as far as an adapter does,
     and are ruined by rates that an adapter bears.
     """
     counts = {choice.nblocks for choice in space.choices if choice.blk_r}
-    return min(1.0, OPEN_RANK / (len(counts) * max(choice.blk_r for choice in space.choices)))
+    return min(1.0, rank / (len(counts) * max(choice.blk_r for choice in space.choices)))
 
 
 def spectrum_batches(steps: int) -> int:

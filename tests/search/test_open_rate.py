@@ -8,14 +8,16 @@ import pytest
 import torch
 
 from morenas.benchmark.planted import PlantedProblem
-from morenas.search.start import OPEN_RANK, open_weight
+from morenas.search.acting import acting
+from morenas.search.settings import SearchSettings
+from morenas.search.start import open_weight
 from morenas.space import Choice, build_space
 from morenas.supernet import Supernet
 from morenas.supernet.prepare import prepared
 
-STEPS = 30
+STEPS, RANK = 30, 4
 PROBLEM = PlantedProblem("plain", 0)
-ADAPTER = {name: Choice(1, OPEN_RANK) for name in PROBLEM.space.modules}
+ADAPTER = {name: Choice(1, RANK) for name in PROBLEM.space.modules}
 
 
 def trained(rate: float, arrange: Callable[[Supernet], None], weight: float = 1.0) -> tuple[float, float]:
@@ -35,7 +37,7 @@ def trained(rate: float, arrange: Callable[[Supernet], None], weight: float = 1.
 
 @pytest.mark.parametrize("rate", [0.015, 0.15])
 def test_over_a_tenfold_range_of_rates_it_learns_as_an_adapter_does(rate: float) -> None:
-    before, after = trained(rate, Supernet.open, open_weight(PROBLEM.space))
+    before, after = trained(rate, Supernet.open, open_weight(PROBLEM.space, RANK))
     _, alone = trained(rate, lambda supernet: supernet.draw(ADAPTER))
     assert after < 0.5 * before and after < 1.1 * alone
 
@@ -47,8 +49,8 @@ def test_with_every_slot_at_weight_1_the_highest_of_these_rates_ruins_it() -> No
 
 def test_all_slots_together_weigh_as_much_as_one_adapter_s() -> None:
     modules = {"a": (16, 16), "b": (16, 16)}
-    assert open_weight(build_space(modules, [1, 2, 4, 8], [0, 1, 2, 4])) == OPEN_RANK / 16
-    assert open_weight(build_space(modules, [1, 4], [0, 1])) == 1.0
+    assert open_weight(build_space(modules, [1, 2, 4, 8], [0, 1, 2, 4]), 4) == 4 / 16
+    assert open_weight(build_space(modules, [1, 4], [0, 1]), 4) == 1.0
 
 
 def test_what_is_opened_at_a_weight_is_written_out_with_it() -> None:
@@ -62,3 +64,8 @@ def test_what_is_opened_at_a_weight_is_written_out_with_it() -> None:
             x = torch.ones(3, layer.first.shape[1])
             torch.testing.assert_close(layer(x) - layer.base(x), x @ layer.change().T, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(changes[1], 0.25 * changes[0])
+
+
+def test_it_is_recorded_where_there_is_an_open_supernet() -> None:
+    assert acting(SearchSettings(steps=12, warmup=8, open_rank=4.0))["open_rank"] == 4.0
+    assert "open_rank" not in acting(SearchSettings(steps=12, warmup=4, start="level"))
