@@ -39,7 +39,7 @@ class SearchSettings:
         start: Where the logits start. "spectral": at closed-form scores of what each candidate keeps of the warm-up's
             change of the weights, and each block count at its own projection of it. "level": at zero.
         open_rank: A step of the open supernet moves a layer as far as one of an adapter of this rank would, at most;
-            its slots have a common weight for it. Lower it where a learning rate that an adapter bears ruins the warm-up.
+            its slots have a common weight for it. Lower it where the warm-up does not bear a rate that an adapter does.
         sharing: Whether block counts share their factors ("full", with a level start alone), or each has its own
             ("per_nblocks").
         temperature_start: Temperature of the relaxation at the first architecture step; it falls exponentially.
