@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import ClassVar, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -92,11 +92,17 @@ class PlantedProblem:
 
     ``planted`` is the architecture that made the data. Its parameters are the budget but where the family says less.
 
+    Another table of such problems names itself and its families, and plants in nets of its own.
+
     Attributes:
         changes: Of every module, what was added to its weight ``(m, n)`` when the data were made.
     """
 
     table = "planted"
+    families: ClassVar[Mapping[str, Family]] = FAMILIES
+    draws = ""  # what the names of its draws begin with
+    recipe = Recipe(steps=600, learning_rate=1e-2, batch_size=128)
+    model: nn.Module
     head: tuple[str, ...] = ()
     tokens: tuple[int, ...] = ()
     """Sizes between an example and its features: none, or the length of a sequence."""
@@ -107,17 +113,20 @@ class PlantedProblem:
         Raises:
             InputError: If the family is unknown.
         """
-        if family not in FAMILIES:
-            raise InputError(f"planted family {family!r}: choose from {', '.join(FAMILIES)}{suggest(family, FAMILIES)}")
-        self.family, self.number, self.rules = family, number, FAMILIES[family]
-        self.recipe = Recipe(steps=600, learning_rate=1e-2, batch_size=128)
-        rng = random.Random(f"{family}/{number}")
-        generator = torch.Generator().manual_seed(derive(number, "planted", family))
+        if family not in self.families:
+            known = self.families
+            raise InputError(f"{self.table} family {family!r}: choose from {', '.join(known)}{suggest(family, known)}")
+        self.family, self.number, self.rules = family, number, self.families[family]
+        rng = random.Random(f"{self.draws}{family}/{number}")
+        self._plant(rng, torch.Generator().manual_seed(derive(number, self.table, family)))
+
+    def _plant(self, rng: random.Random, generator: torch.Generator) -> None:
+        """Make the frozen net, the space, the planted architecture, its budget and the data."""
         modules = rng.choice(MODULES)
         width = rng.choice(WIDTHS if modules <= DEEP else WIDTHS[:5])
         hidden = _hidden_widths(rng, modules)
         hidden = [h and max(32, min(128, round(h * width))) for h in hidden]
-        self.model: nn.Module = _frozen_net(width, hidden, generator)  # type: ignore[arg-type]
+        self.model = _frozen_net(width, hidden, generator)  # type: ignore[arg-type]
         self.space = _space(self.model)
         self.planted = plant(self.space, rng, self.rules.nblocks)
         self.budget = int(self.rules.budget * cost(self.space, self.planted))

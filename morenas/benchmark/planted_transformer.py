@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from morenas.base.errors import InputError, suggest
-from morenas.base.seeds import derive
 from morenas.benchmark.planted import Family, PlantedProblem, frozen, plant
 from morenas.benchmark.problem import Recipe, cost
 from morenas.models import target_linears
@@ -71,22 +69,14 @@ class PlantedTransformer(PlantedProblem):
     """
 
     table = "transformer"
+    families = SIDES
+    draws = "transformer/"
+    recipe = Recipe(steps=250, learning_rate=1e-2, batch_size=32)
     tokens = (TOKENS,)
 
-    def __init__(self, family: str, number: int) -> None:
-        """Make problem ``number`` of a family.
-
-        Raises:
-            InputError: If the family is unknown.
-        """
-        if family not in SIDES:
-            raise InputError(f"transformer family {family!r}: choose from {', '.join(SIDES)}{suggest(family, SIDES)}")
-        self.family, self.number, self.rules = family, number, SIDES[family]
-        self.recipe = Recipe(steps=250, learning_rate=1e-2, batch_size=32)
-        rng = random.Random(f"transformer/{family}/{number}")
-        generator = torch.Generator().manual_seed(derive(number, "transformer", family))
+    def _plant(self, rng: random.Random, generator: torch.Generator) -> None:
         layers, width = rng.choice(LAYERS), rng.choice(WIDTHS)
-        self.model: nn.Module = frozen(_encoder(layers, width), generator)
+        self.model = frozen(_encoder(layers, width), generator)
         self.space = build_space(target_linears(self.model), NBLOCKS, RANKS)
         self.planted = plant(self.space, rng, self.rules.nblocks, needed=self.rules.nblocks)
         self.budget = cost(self.space, self.planted)

@@ -22,6 +22,7 @@ from morenas.benchmark.planted import (
     ResidualNet,
     ShuffledBatches,
 )
+from morenas.benchmark.planted_transformer import PlantedTransformer
 from morenas.benchmark.problem import Batch, cost
 from morenas.monarch import Link, project
 from morenas.space import Choice
@@ -57,15 +58,22 @@ def same(one: PlantedProblem, other: PlantedProblem) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_problem_is_a_function_of_its_family_and_number_alone(family: str) -> None:
+@pytest.mark.parametrize(
+    ("table", "family"),
+    [
+        *((PlantedProblem, family) for family in FAMILIES),
+        (PlantedTransformer, "mixed"),
+        (PlantedTransformer, "mixed-noisy"),
+    ],
+)
+def test_a_problem_is_a_function_of_its_family_and_number_alone(table: type[PlantedProblem], family: str) -> None:
     random.seed(4)
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    again = PlantedProblem(family, 3)
+    again = table(family, 3)
     assert torch.equal(torch.get_rng_state(), state)
-    assert same(problem(family, 3), again)
-    assert not same(problem(family, 4), again)
+    assert same(table(family, 3), again)
+    assert not same(table(family, 4), again)
 
 
 def test_families_do_not_share_a_problem() -> None:
