@@ -57,6 +57,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "head": "morenas.finetune.methods.others:Head",
     },
     "relaxation": {
+        "midpoint": "morenas.supernet.relaxation:Midpoint",
         "softmax": "morenas.supernet.relaxation:Softmax",
         "gumbel": "morenas.supernet.relaxation:Gumbel",
         "dirichlet": "morenas.supernet.relaxation:Dirichlet",

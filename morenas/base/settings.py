@@ -53,6 +53,8 @@ def check_name(declared: Field[Any], value: Any, key: str) -> None:
     Raises:
         InputError: With what the field is called, the nearest name and all there are.
     """
+    if value is None and declared.default is None:
+        return
     if "door" in declared.metadata:
         known = registry(declared.metadata["door"])
         known.check(value, key) if isinstance(value, str) else known.check_object(value, key)
@@ -66,7 +68,10 @@ def record(settings: Any) -> dict[str, Any]:
     """A dataclass instance for a file: every field, objects of doors by name and settings."""
     values = {declared.name: getattr(settings, declared.name) for declared in fields(settings)}
     kinds = {declared.name: declared.metadata["door"] for declared in fields(settings) if "door" in declared.metadata}
-    return {name: registry(kinds[name]).record(value) if name in kinds else value for name, value in values.items()}
+    return {
+        name: registry(kinds[name]).record(value) if name in kinds and value is not None else value
+        for name, value in values.items()
+    }
 
 
 def meanings(cls: type[Any]) -> dict[str, str]:

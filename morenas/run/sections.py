@@ -54,7 +54,7 @@ def choice(library: type[Any], name: str) -> type[Any]:
     """A section with one key, ``name``: that of a registered object, which a field of the library takes."""
     (declared,) = (one for one in fields(library) if one.name == name)
     doc = _documentation({"name": meanings(library)[name]})
-    return make_dataclass(name, [("name", str, _copy(declared, {}))], namespace={"__doc__": doc})
+    return make_dataclass(name, [("name", _name_type(declared), _copy(declared, {}))], namespace={"__doc__": doc})
 
 
 class Door(NamedTuple):

@@ -21,8 +21,11 @@ UNMEASURED = ("argmax", "budgeted")
 def acting(settings: SearchSettings) -> dict[str, Any]:
     """The settings that act in a search, for a file: objects of doors by name and settings."""
     idle, recorded = STANDING if settings.stands else {"arch_steps"}, record(settings)
+    recorded["relaxation"] = registry("relaxation").record(settings.acting_relaxation)
     if not registry("start").get(settings.start).open_warmup:
         idle = idle | {"open_rank"}
+    if settings.stands and settings.arch_steps == 0:
+        idle = idle | {"relaxation"}
     guard = {f"stop_{name}" for name in guard_settings(settings.stop)}
     idle = idle | {name for name in recorded if name.startswith("stop_")} - guard
     selection = registry("selection").chosen_by(settings.selection)

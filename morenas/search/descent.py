@@ -1,15 +1,16 @@
 """Architecture steps on weights that stand still: gradients of the val loss say where the budget goes.
 
 The mixture's probabilities p enter every layer linearly, so that the gradient dL/dp gives, for every choice of every
-group at once, what a little more of it does to the loss. At a mixture of two architectures the differences of dL/dp
-between their choices add up to the difference of their losses, to a few percent; one backward pass is worth as many
-measured losses as there are groups.
+group at once, what a little more of it does to the loss. At the midpoint of two architectures the differences of
+dL/dp between their choices add up to the difference of their losses, to a few percent; one backward pass is worth as
+many measured losses as there are groups. So it is taken at midpoints, of the best architecture so far and another one
+at every step (``relaxation=midpoint``), unless another relaxation is asked for.
 
-The steps are dual averaging (Nesterov 2009) on the polytope of mixtures within the budget, with the entropy as its
-regularizer: the next mixture minimizes ``<mean gradient, p> - t entropy(p)`` there. All groups share one ``t``, so that
-a gradient that is large beside another stays large; Adam on logits would level them. ``t`` is found, step by step, such
-that the mean entropy of a group falls from where the start has set it to ``ENTROPY_END``. The scores of the start count
-as ``PRIOR`` gradients of the same deviation.
+The steps are those of dual averaging (Nesterov 2009) on the polytope of mixtures within the budget, with the entropy as
+its regularizer: the next mixture minimizes ``<mean gradient, p> - t entropy(p)`` there. All groups share one ``t``, so
+that a gradient that is large beside another stays large; Adam on logits would level them. ``t`` is found, step by step,
+such that the mean entropy of a group falls from where the start has set it to ``ENTROPY_END``. The scores of the start
+count as ``PRIOR`` gradients of the same deviation.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from morenas.bilevel import BilevelProblem
 from morenas.search.mixture import Mixture
 from morenas.search.objective import Objective
 from morenas.search.settings import SearchSettings
-from morenas.selection import Picks, knapsack
+from morenas.selection import Picks
 from morenas.selection.standard import deviation, standardized
 from morenas.supernet import Supernet
 
@@ -101,8 +102,7 @@ def arch_steps(mixture: Mixture, at: int, gradient: Gradient, steps: int) -> Ite
         scores = (PRIOR * deviation(total / (number + 1), allowed) * prior - total) / (PRIOR + number + 1)
         share = (number + 1) / steps
         mixture.start_at(scores, entropy ** (1 - share) * min(entropy, ENTROPY_END) ** share)
-        vertex = tuple(knapsack(scores.masked_fill(~allowed, -torch.inf), mixture.costs, mixture.budget))
-        yield ArchStep(number, loss, mixture.distribution(at), vertex)
+        yield ArchStep(number, loss, mixture.distribution(at), mixture.vertex(scores))
 
 
 def arch_steps_alone(settings: SearchSettings) -> int:

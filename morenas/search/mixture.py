@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from morenas.base.registry import registry
 from morenas.bilevel import Schedule, hold_budget, sharpened
 from morenas.search.settings import SearchSettings
+from morenas.selection import Picks, knapsack
 from morenas.space import SearchSpace
 from morenas.space.cost import PARAMS
-from morenas.supernet import Relaxation
+from morenas.supernet import Midpoint, Relaxation
 
 
 def mean_entropy(probs: Tensor) -> float:
@@ -38,7 +40,8 @@ class Mixture:
         self.params = space.params()
         self.counts_another_cost = registry("cost").chosen_by(space.cost) != PARAMS
         self.logits = torch.zeros(self.costs.shape, requires_grad=True)
-        self.relaxation: Relaxation = registry("relaxation").build(settings.relaxation)
+        relaxation: Relaxation = registry("relaxation").build(settings.acting_relaxation)
+        self.relaxation = relaxation.over(self) if isinstance(relaxation, Midpoint) else relaxation
         self._settings, self._schedule = settings, schedule
         self._kept: tuple[tuple[int, int], Tensor] | None = None
 
@@ -66,6 +69,21 @@ class Mixture:
         """What the logits say of every choice, the budget left aside; 0 where it is forbidden."""
         allowed = self.logits.detach().masked_fill(self.forbidden, -torch.inf)
         return self.relaxation.scores(allowed).masked_fill(self.forbidden, 0.0)
+
+    def vertex(self, scores: Tensor) -> Picks:
+        """The best whole architecture within the budget by scores ``(groups, choices)``."""
+        return tuple(knapsack(scores.double().masked_fill(self.forbidden, -torch.inf), self.costs, self.budget))
+
+    def best(self) -> Tensor:
+        """The best whole architecture by the logits, one-hot ``(groups, choices)``."""
+        return self._one_hot(self.vertex(self.scores()))
+
+    def drawn(self, generator: torch.Generator) -> Tensor:
+        """A random whole architecture: the best by scores drawn from a normal distribution, one-hot."""
+        return self._one_hot(self.vertex(torch.randn(self.costs.shape, generator=generator, dtype=torch.float64)))
+
+    def _one_hot(self, picks: Picks) -> Tensor:
+        return F.one_hot(torch.tensor(picks), self.costs.shape[1]).float()
 
     @torch.no_grad()
     def start_at(self, scores: Tensor, entropy: float) -> None:

@@ -35,7 +35,8 @@ class SearchSettings:
             None for 0.04 of the weight steps, in a short search for more, up to 16; 0 leaves all to the start.
         arch_learning_rate: Of the logits, constant, in architecture steps between weight steps.
         gradient_accumulation: Micro-batches a step, on either level.
-        relaxation: How logits become the probabilities that mix the candidates.
+        relaxation: How logits become the probabilities that mix the candidates; None for midpoint where the weights
+            stand still while the architecture moves, and for softmax where both move in turn.
         start: Where the logits start. "spectral": at closed-form scores of what each candidate keeps of the warm-up's
             change of the weights, and each block count at its own projection of it. "level": at zero.
         open_rank: A step of the open supernet moves a layer as far as one of an adapter of this rank would, at most;
@@ -74,7 +75,7 @@ class SearchSettings:
     arch_steps: int | None = None
     arch_learning_rate: float = 0.1
     gradient_accumulation: int = 1
-    relaxation: Any = door("relaxation", "softmax")
+    relaxation: Any = door("relaxation", None)
     start: Any = door("start", "spectral")
     open_rank: float = 16.0
     sharing: str = one_of(SHARINGS, "per_nblocks")
@@ -113,6 +114,12 @@ class SearchSettings:
         if not 0 <= self.max_grad_norm < math.inf:
             raise InputError(f"search: max_grad_norm={self.max_grad_norm} must be finite, and at least 0: no clipping.")
         check_acting(self)
+
+    @property
+    def acting_relaxation(self) -> Any:
+        """The relaxation that acts, by name or as an object."""
+        usual = "midpoint" if self.stands else "softmax"
+        return usual if self.relaxation is None else self.relaxation
 
     @property
     def stands(self) -> bool:

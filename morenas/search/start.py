@@ -14,7 +14,7 @@ from morenas.space import SearchSpace
 from morenas.supernet import Supernet
 from morenas.supernet.spectrum import sample_layers, spectrum
 
-SPECTRUM_BATCHES = 8  # batches of the architecture's data that a spectral start looks at, or one for 8 weight steps
+SPECTRUM_BATCHES = 8  # batches of the architecture's data that a spectral start looks at, or one for 16 weight steps
 
 
 @dataclass(frozen=True)
@@ -97,4 +97,4 @@ def open_weight(space: SearchSpace, rank: float) -> float:
 
 def spectrum_batches(steps: int) -> int:
     """Batches that a spectral start looks at in a search of so many weight steps."""
-    return max(1, min(SPECTRUM_BATCHES, steps // 8))
+    return max(1, min(SPECTRUM_BATCHES, steps // 16))

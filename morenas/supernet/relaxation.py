@@ -10,6 +10,18 @@ import torch
 from torch import Tensor
 
 
+class Vertices(Protocol):
+    """Whole architectures within the budget: corners of what mixtures within it can be."""
+
+    def best(self) -> Tensor:
+        """The best by the logits as they are, one-hot ``(groups, choices)``."""
+        ...
+
+    def drawn(self, generator: torch.Generator) -> Tensor:
+        """The best by scores drawn from a normal distribution, one-hot ``(groups, choices)``."""
+        ...
+
+
 class Relaxation(Protocol):
     """Maps logits to mixing probabilities, in two steps: logits to scores, and scores to probabilities.
 
@@ -44,6 +56,29 @@ class Softmax(Relaxation):
 
     def mixing_probs(self, logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
         return torch.softmax(logits / temperature, dim=-1)
+
+
+class Midpoint(Relaxation):
+    """Half the best architecture within the budget by the logits, half a random one, drawn anew at every step.
+
+    Between two architectures the gradient in the probabilities says what each change from one to the other is worth,
+    interactions included; another one at every step asks for all changes, each beside many others. Logits get the
+    gradient of their softmax, straight through.
+    """
+
+    def __init__(self, vertices: Vertices | None = None) -> None:
+        self._vertices = vertices
+
+    def over(self, vertices: Vertices) -> Midpoint:
+        """The midpoints of these architectures: those of one search, which says what they are."""
+        return Midpoint(vertices)
+
+    def mixing_probs(self, logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+        if self._vertices is None:
+            raise ValueError("a midpoint is one of two architectures; Midpoint().over(...) says which there are")
+        middle = (self._vertices.best() + self._vertices.drawn(generator)) / 2
+        soft = torch.softmax(logits / temperature, dim=-1)
+        return middle.to(soft) + (soft - soft.detach())
 
 
 @dataclass(frozen=True)

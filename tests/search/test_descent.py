@@ -141,6 +141,28 @@ def _by_gradient_and_by_loss(model: torch.nn.Module, supernet: Supernet, a: Tens
     return float((grad * (ends[1] - ends[0])).sum()), losses[1] - losses[0]
 
 
+def test_a_gradient_is_taken_halfway_between_the_best_architecture_and_a_new_one() -> None:
+    mixed = mixture()
+    mixed.start_at(worths(0), 0.5)
+    best = mixed.vertex(worths(0))
+    drawn = set()
+    for seed in range(20):
+        probs = mixed.mixing_probs(12, torch.Generator().manual_seed(seed)).detach()
+        other = 2 * probs
+        other[range(len(best)), list(best)] -= 1
+        assert set(other.flatten().tolist()) == {0.0, 1.0} and torch.equal(other.sum(dim=1), torch.ones(len(best)))
+        assert expected_cost(other, mixed.costs) <= LIMIT
+        drawn.add(tuple(other.argmax(dim=1).tolist()))
+    assert len(drawn) > 5
+
+
+@pytest.mark.parametrize("relaxation", [None, "midpoint", "softmax"])
+def test_what_is_not_asked_for_is_midpoint_where_the_weights_stand_still(relaxation: str | None) -> None:
+    assert acting(replace(ALONE, relaxation=relaxation))["relaxation"] == (relaxation or "midpoint")
+    assert acting(replace(STARTS["level"], relaxation=relaxation))["relaxation"] == (relaxation or "softmax")
+    assert "relaxation" not in acting(replace(ALONE, relaxation=relaxation, arch_steps=0))
+
+
 def test_the_default_search_takes_architecture_steps_and_they_decide() -> None:
     watching = Recorder()
     found = search(tiny_classifier(), replace(ALONE, arch_steps=6), observer=watching)
@@ -170,8 +192,8 @@ def test_without_steps_the_start_decides() -> None:
     torch.testing.assert_close(found.trajectory[-1], found.probs)
 
 
-@pytest.mark.parametrize("relaxation", ["softmax", "gumbel", "dirichlet"])
-def test_cut_off_after_the_warm_up_it_ends_with_the_same(tmp_path: Path, relaxation: str) -> None:
+@pytest.mark.parametrize("relaxation", [None, "softmax", "gumbel", "dirichlet"])
+def test_cut_off_after_the_warm_up_it_ends_with_the_same(tmp_path: Path, relaxation: str | None) -> None:
     settings = replace(ALONE, relaxation=relaxation)
     whole = search(tiny_classifier(), settings)
     search(tiny_classifier(), settings, checkpoint=tmp_path / "state")  # leaves the warm-up's last state behind
@@ -182,7 +204,7 @@ def test_cut_off_after_the_warm_up_it_ends_with_the_same(tmp_path: Path, relaxat
 
 def test_passes_are_counted() -> None:
     found = search(tiny_classifier(), replace(ALONE, arch_steps=3, selection="budgeted"))
-    # 12 weight steps, a batch of scores for 8 of them, 3 architecture steps; LoRA and the found, forward on 4 batches
+    # 12 weight steps, a batch of scores, 3 architecture steps; LoRA and the found, forward on 4 batches
     assert found.architecture.search["passes"] == pytest.approx(12 + 1 + 3 + 8 * FORWARD, abs=0.01)
 
 

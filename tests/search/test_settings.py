@@ -46,7 +46,7 @@ def test_every_field_says_what_it_means() -> None:
 def test_names_are_listed_without_an_import() -> None:
     taken = {declared.name: names_of(declared) for declared in fields(SearchSettings) if names_of(declared)}
     assert taken == {
-        "relaxation": ("softmax", "gumbel", "dirichlet"),
+        "relaxation": ("midpoint", "softmax", "gumbel", "dirichlet"),
         "start": ("spectral", "level"),
         "sharing": ("full", "per_nblocks"),
         "hypergradient": ("first_order", "single_level", "mixed_level", "unrolled", "neumann"),
@@ -57,7 +57,7 @@ def test_names_are_listed_without_an_import() -> None:
 
 def test_omegaconf_takes_it_as_a_schema() -> None:
     schema = OmegaConf.structured(SearchSettings)
-    merged = OmegaConf.merge(schema, {"steps": 12, "warmup": 12, "relaxation": "softmax", "measurements": None})
+    merged = OmegaConf.merge(schema, {"steps": 12, "warmup": 12, "relaxation": None, "measurements": None})
     assert OmegaConf.to_object(merged) == SearchSettings(12, 12)
 
 

@@ -6,17 +6,29 @@ from torch import Tensor
 
 from morenas.base.registry import BUILTIN, registry
 from morenas.bilevel import expected_cost, hold_budget
-from morenas.supernet import Dirichlet, Gumbel, Softmax
+from morenas.supernet import Dirichlet, Gumbel, Midpoint, Softmax
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+class Corners:
+    """The first choice everywhere as the best architecture; what is drawn has any choice in every group."""
+
+    def best(self) -> Tensor:
+        return torch.eye(6)[torch.zeros(4, dtype=torch.long)]
+
+    def drawn(self, generator: torch.Generator) -> Tensor:
+        return torch.eye(6)[torch.randint(6, (4,), generator=generator)]
+
+
 @pytest.mark.parametrize("name", BUILTIN["relaxation"])
 def test_rows_are_distributions_and_gradients_reach_every_logit(name: str) -> None:
     logits = torch.randn(4, 6, generator=generator(1)).requires_grad_()
-    probs = registry("relaxation").build(name).mixing_probs(logits, 0.7, generator())
+    made = registry("relaxation").build(name)
+    made = made.over(Corners()) if isinstance(made, Midpoint) else made
+    probs = made.mixing_probs(logits, 0.7, generator())
     torch.testing.assert_close(probs.sum(dim=1), torch.ones(4))
     (grad,) = torch.autograd.grad((probs * torch.randn(4, 6, generator=generator(2))).sum(), logits)
     assert (grad != 0).all()
@@ -26,6 +38,22 @@ def test_softmax_sharpens_as_the_temperature_falls() -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0]])
     torch.testing.assert_close(Softmax().mixing_probs(logits, 1.0, generator()), torch.softmax(logits, dim=-1))
     assert float(Softmax().mixing_probs(logits, 0.01, generator())[0, 2]) == pytest.approx(1.0)
+
+
+def test_a_midpoint_is_half_of_either_architecture_with_the_gradient_of_the_softmax() -> None:
+    logits = torch.randn(4, 6, generator=generator(1)).requires_grad_()
+    probs = Midpoint().over(Corners()).mixing_probs(logits, 0.7, generator(2))
+    drawn = Corners().drawn(generator(2))
+    assert torch.equal(probs, (Corners().best() + drawn) / 2) and (drawn[:, 0] < 1).any()
+    weights = torch.randn(4, 6, generator=generator(3))
+    (grad,) = torch.autograd.grad((probs * weights).sum(), logits, retain_graph=True)
+    (expected,) = torch.autograd.grad((torch.softmax(logits / 0.7, dim=-1) * weights).sum(), logits)
+    torch.testing.assert_close(grad, expected)
+
+
+def test_a_midpoint_of_no_search_is_refused() -> None:
+    with pytest.raises(ValueError, match="of two architectures"):
+        Midpoint().mixing_probs(torch.zeros(4, 6), 1.0, generator())
 
 
 def test_gumbel_draws_are_exactly_one_hot_with_softmax_frequencies() -> None:
