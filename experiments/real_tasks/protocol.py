@@ -41,7 +41,7 @@ TASKS = {
     "rte": Task("accuracy", 8, WHOLE),
     "qnli": Task("accuracy", 2, {"train": "train_subset", "validation": "validation"}),
 }
-DEVELOPMENT = {("minilm-l3", "mrpc")}
+DEVELOPMENT = {("minilm-l3", "mrpc"), ("minilm-l3", "qqp")}
 """Models and tasks on which settings of ours were chosen: shown, and no part of a mean over tasks."""
 
 
@@ -66,6 +66,7 @@ METHODS = {
     "lora-r32": Method(("finetune", "method=lora", "method.rank=32"), (1e-4, 3e-4, 1e-3)),
     OURS: Method(SEARCH),
     "morenas-two-run": Method((*SEARCH, "search.runs=2")),
+    "morenas-no-steps": Method((*SEARCH, "search.arch_steps=0")),
     "morenas-lora-space": Method((*SEARCH, "space=lora")),
     "lora-equal": Method(EQUAL, beside=OURS),
     "lora-equal-passes": Method((*EQUAL, "training.epochs={passes}"), beside=OURS),

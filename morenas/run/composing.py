@@ -94,7 +94,9 @@ def typed_node(composed: DictConfig, schema: Schema, whole: Collection[str] = ()
     """
     node = OmegaConf.structured(schema)
     for name, door in doors_of(schema).items():
-        chosen = str(composed[name].get(door.key))
+        if composed[name].get(door.key) is None:
+            continue  # the library chooses
+        chosen = str(composed[name][door.key])
         registry(door.kind).check(chosen, f"{name}.{door.key}")
         wanted = name in whole or set(composed[name]) - set(node[name])
         if wanted or registry(door.kind).is_loaded(chosen):
