@@ -32,8 +32,8 @@ from morenas.supernet import Supernet
 
 PRIOR = 4  # gradients that the scores of the start weigh as much as
 ENTROPY_END = 0.1  # nats a group: of two choices, one has 98 %
-ARCH_STEPS = 0.04  # architecture steps, as a share of the weight steps
-FEWEST_ARCH_STEPS = 16  # or one for 10 weight steps, where that is less
+ARCH_STEPS = 0.01  # architecture steps, as a share of the weight steps
+FEWEST_ARCH_STEPS = 8  # or one for 10 weight steps, where that is less
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class SearchSettings:
         decay: Let the learning rate fall to zero by a cosine, as in a training of its own; else it stays at its peak,
             for what is found is trained on.
         arch_steps: Architecture steps on weights that stand still, after a warm-up that is all of the weight steps;
-            None for 0.04 of the weight steps, in a short search for more, up to 16; 0 leaves all to the start.
+            None for 0.01 of the weight steps, in a short search for more, up to 8; 0 leaves all to the start.
         arch_learning_rate: Of the logits, constant, in architecture steps between weight steps.
         gradient_accumulation: Micro-batches a step, on either level.
         relaxation: How logits become the probabilities that mix the candidates; None for midpoint where the weights

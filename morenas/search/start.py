@@ -14,7 +14,7 @@ from morenas.space import SearchSpace
 from morenas.supernet import Supernet
 from morenas.supernet.spectrum import sample_layers, spectrum
 
-SPECTRUM_BATCHES = 8  # batches of the architecture's data that a spectral start looks at, or one for 16 weight steps
+SPECTRUM_BATCHES = 3  # batches of the architecture's data that a spectral start looks at, or one for 16 weight steps
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def test_the_scores_of_the_start_count_as_a_few_gradients() -> None:
 
 
 def test_few_steps_in_a_short_search() -> None:
-    assert [usual_arch_steps(steps) for steps in (1, 12, 100, 160)] == [1, 1, 10, FEWEST_ARCH_STEPS]
+    assert [usual_arch_steps(steps) for steps in (1, 12, 60, 160)] == [1, 1, 6, FEWEST_ARCH_STEPS]
     assert usual_arch_steps(10_000) == ARCH_STEPS * 10_000
 
 

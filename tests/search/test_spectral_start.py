@@ -214,7 +214,7 @@ def test_the_winner_of_a_play_off_brings_the_weights_that_it_was_trained_to() ->
     assert pairs and not any(torch.equal(one, other) for one, other in pairs)
 
 
-@pytest.mark.parametrize(("steps", "architectures", "batches"), [(8, 1, 1), (26, 5, 1), (65, 12, 4), (400, 60, 8)])
+@pytest.mark.parametrize(("steps", "architectures", "batches"), [(8, 1, 1), (26, 5, 1), (65, 12, 3), (400, 60, 3)])
 def test_scores_and_measurements_cost_little_of_a_short_search(steps: int, architectures: int, batches: int) -> None:
     assert measure.usual_measurements(steps) == architectures
     assert start.spectrum_batches(steps) == batches
