@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import secrets
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,13 +27,21 @@ if TYPE_CHECKING:  # imported in the fixtures: the process that hands tests out 
     from forked import Forked
     from tiny_runs import CommandLine
 
+gc.disable()  # until all is collected: importing leaves no garbage, and looking for it takes a sixth of the time
+
 
 def pytest_collection_finish() -> None:
     """Leave what the libraries hold alone from now on: looking through it for garbage takes longer than many a test."""
     gc.collect()
     gc.freeze()
+    gc.enable()
     if accelerate := sys.modules.get("accelerate.utils.memory"):  # which looks through it before every training
         accelerate.gc = SimpleNamespace(collect=lambda: 0)  # type: ignore[attr-defined]
+    if datasets := sys.modules.get("datasets.arrow_dataset"):  # which pickles every table to give it a name
+        datasets.generate_fingerprint = lambda dataset: secrets.token_hex(8)  # type: ignore[attr-defined]
+    if (torch := sys.modules.get("torch")) and not torch.accelerator.is_available():
+        for device in (torch.cuda, torch.xpu, torch.mtia):  # each notes the whole call stack at every seed
+            device.manual_seed_all = lambda seed: None
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,10 +71,12 @@ def real_models() -> Path:
     return _real("models")
 
 
-@pytest.fixture(autouse=True)
-def _wandb_in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
-        monkeypatch.setenv(name, str(tmp_path))
+@pytest.fixture(scope="session", autouse=True)
+def _wandb_in_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+            patch.setenv(name, str(tmp_path_factory.mktemp("wandb")))
+        yield
 
 
 @pytest.fixture(scope="session")

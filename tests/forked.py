@@ -1,4 +1,4 @@
-"""Programs in processes of their own, forked from one that has imported transformers, but neither peft nor morenas.
+"""Programs in processes of their own, forked from one that has imported what peft and morenas import, but not these.
 
     with Forked() as forked:
         done = forked(program, folder, "--epochs", "1")
@@ -8,6 +8,8 @@ is ``python program --epochs 1`` in ``folder``, without the seconds that those l
 
 from __future__ import annotations
 
+import gc
+import importlib.util
 import json
 import os
 import runpy
@@ -18,6 +20,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+WHAT_PEFT_AND_MORENAS_IMPORT = ("transformers.modeling_utils", "bitsandbytes", "datasets", "sklearn.metrics")
 
 
 class Forked:
@@ -57,8 +61,12 @@ class Forked:
 
 def serve() -> None:
     """Run what standard input says, one program a line; its exit status goes to standard output."""
-    import transformers.modeling_utils  # noqa: F401
-
+    gc.disable()
+    for module in WHAT_PEFT_AND_MORENAS_IMPORT:
+        if importlib.util.find_spec(module.partition(".")[0]):
+            importlib.import_module(module)
+    gc.freeze()
+    gc.enable()
     assert not {"peft", "morenas"} & sys.modules.keys()
     for line in sys.stdin:
         child = os.fork()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from hub_folder import hub_folder
-from tiny_models import tiny_classifier
+from tiny_models import shallow
 from tiny_runs import COMMANDS, SEARCH_WORDS, CommandLine, read, task_words
 from tiny_search import SETTINGS, search
 
@@ -168,7 +168,7 @@ def test_an_example_works_as_an_object_from_python(kind: str, folder: Path) -> N
     __import__(example.module)
     made = registry(kind).build(example.registers[1])
     chosen: dict[str, Any] = {FIELDS[kind]: made}
-    model, cost = tiny_classifier(), chosen.pop("cost", "params")
+    model, cost = shallow(), chosen.pop("cost", "params")
     space = build_space(target_linears(model, exclude=find_head(model)), [1, 2, 4], [0, 1, 2], cost=cost)
     settings = replace(SETTINGS, sharing="per_nblocks", **chosen)
     outcome = search(model, settings, space=space, budget=Budget.resolve(space, lora_rank=2, fraction=0.5))

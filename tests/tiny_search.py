@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from tiny_models import tiny_batch, tiny_classifier
+from tiny_models import shallow, tiny_batch
 from torch import Tensor, nn
 
 from morenas import search_architecture
@@ -51,4 +51,4 @@ def search(model: nn.Module, settings: SearchSettings = SETTINGS, **given: Any) 
 @cache
 def found(settings: SearchSettings) -> SearchOutcome:
     """What a search of a tiny classifier finds, for tests that only look at it; searched once for all of them."""
-    return search(tiny_classifier(), settings)
+    return search(shallow(), settings)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
-from tiny_models import WORDS, tiny_classifier, tiny_tokenizer
+from tiny_models import WORDS, shallow, tiny_tokenizer
 from torch import nn
 
 from morenas.finetune.attach import attach
@@ -53,6 +54,7 @@ class Recorder:
         self.finished.append(phase)
 
 
+@cache
 def tiny_dataset(rows: int, family: str = "bert", seed: int = 0, regression: bool = False) -> Dataset:
     """Sentences of two to nine words; the label says whether "cat" is among them, or how often."""
     rng = random.Random(seed)
@@ -81,7 +83,7 @@ def tiny_data(family: str = "bert", train: int = 40, select: int = 24, regressio
 
 def tiny_architecture(family: str = "bert", link: str = "cyclic") -> Architecture:
     """Block counts 1, 2, 4, ranks 1 to 3 and, every fifth time, no adapter, over all linear layers."""
-    model = tiny_classifier(family)
+    model = shallow(family)
     modules = {
         name: ModuleShape(2 ** (index % 3), 1 + index % 3, *shape)
         for index, (name, shape) in enumerate(target_linears(model, exclude=find_head(model)).items())
@@ -94,7 +96,7 @@ def tiny_adapted(
     method: Method | None = None, family: str = "bert", num_labels: int = 2, steps: int = 12, **overrides: Any
 ) -> nn.Module:
     """A tiny classifier with adapters on all its linear layers; LoRA of rank 2 unless told otherwise."""
-    model = tiny_classifier(family, num_labels, **overrides)
+    model = shallow(family, num_labels, **overrides)
     head = find_head(model)
     return attach(model, method or Lora(rank=2), target_linears(model, exclude=head), head, seed=0, total_steps=steps)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from bilevel.estimators import HYPERGRADIENTS
 from grids import in_turn
-from tiny_models import tiny_batch, tiny_classifier
+from tiny_models import shallow, tiny_batch
 from tiny_training import Recorder
 from torch import Tensor, nn
 
@@ -57,7 +57,7 @@ class Search:
     def run(
         self, settings: SearchSettings, checkpoint: Path | None = None, observer: Recorder | None = None
     ) -> SearchOutcome:
-        model = tiny_classifier()
+        model = shallow()
         space = build_space(target_linears(model, "all-linear", find_head(model)), [1, 2, 4], [0, 1, 2])
         return search_architecture(
             model,

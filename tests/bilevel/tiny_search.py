@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tiny_models import tiny_batch, tiny_classifier
+from tiny_models import shallow, tiny_batch
 from torch import Tensor, nn
 
 from morenas.base.registry import registry
@@ -19,7 +19,7 @@ from morenas.models.load import find_head
 from morenas.space import SearchSpace, build_space
 from morenas.supernet import Supernet
 
-WARMUP, RATE, CLIP, BUDGET, TEMPERATURE = 8, 5e-3, 1.0, 600, 1.0
+WARMUP, RATE, CLIP, BUDGET, TEMPERATURE = 8, 5e-3, 1.0, 300, 1.0
 
 
 class _Enough(Exception):
@@ -46,7 +46,7 @@ class TinySearch:
         **config: Any,
     ) -> TinySearch:
         """Dropout is that of the model's config; ``config`` overrides it."""
-        model: nn.Module = tiny_classifier(family, **config)
+        model: nn.Module = shallow(family, **config)
         model.to(dtype).requires_grad_(False)
         head = [parameter for name in find_head(model) for parameter in model.get_submodule(name).parameters()]
         space = build_space(target_linears(model, "all-linear", find_head(model)), [1, 2, 4], [0, 1, 2])

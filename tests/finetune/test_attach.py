@@ -7,7 +7,7 @@ from itertools import cycle
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
-from tiny_models import FAMILIES, tiny_batch, tiny_classifier
+from tiny_models import FAMILIES, shallow, tiny_batch
 from tiny_training import tiny_architecture
 from torch import Tensor, nn
 
@@ -44,7 +44,7 @@ def logits(model: nn.Module) -> Tensor:
 
 
 def attached(method: Method, family: str = "bert", seed: int = 0) -> nn.Module:
-    model = tiny_classifier(family)
+    model = shallow(family)
     head = find_head(model)
     return attach(model, method, target_linears(model, exclude=head), head, seed, total_steps=100)
 
@@ -60,13 +60,13 @@ def attached(method: Method, family: str = "bert", seed: int = 0) -> nn.Module:
 def test_adapters_start_as_the_identity(method: Method, family: str) -> None:
     if isinstance(method, Boft) and family == "gpt2":
         pytest.skip("PEFT's BOFT does not know Conv1D")
-    torch.testing.assert_close(logits(attached(method, family)), logits(tiny_classifier(family)))
+    torch.testing.assert_close(logits(attached(method, family)), logits(shallow(family)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_architecture_starts_as_the_identity_with_its_parameters(family: str) -> None:
     model = attached(more(family), family)
-    torch.testing.assert_close(logits(model), logits(tiny_classifier(family)), atol=0, rtol=0)
+    torch.testing.assert_close(logits(model), logits(shallow(family)), atol=0, rtol=0)
     assert count_parameters(model).adapter == tiny_architecture(family).num_parameters()
 
 
@@ -85,7 +85,7 @@ def test_factors_and_head_of_a_search_are_inherited(link: str) -> None:
     }
     head = {"classifier.weight": torch.randn(2, 16), "classifier.bias": torch.randn(2)}
     inherited = logits(attached(More().with_architecture(architecture, found, head)))
-    by_hand = tiny_classifier("bert")
+    by_hand = shallow("bert")
     by_hand.load_state_dict(head, strict=False)
     with torch.no_grad():
         for name, shape in architecture.modules.items():
@@ -102,7 +102,7 @@ def test_a_head_that_is_not_trained_here_is_refused() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_lora_trains_the_adapters_and_the_head_and_nothing_else(family: str) -> None:
     model = attached(Lora(rank=2), family)
-    head = find_head(tiny_classifier(family))
+    head = find_head(shallow(family))
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad == ("lora_" in name or ".modules_to_save.default." in name), name
     trained = {name.split(".modules_to_save.")[0] for name, p in model.named_parameters() if p.requires_grad}
@@ -111,7 +111,7 @@ def test_lora_trains_the_adapters_and_the_head_and_nothing_else(family: str) -> 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_counts_are_those_of_the_formula(family: str) -> None:
-    plain = tiny_classifier(family)
+    plain = shallow(family)
     head = find_head(plain)
     of_head = sum(p.numel() for name in head for p in plain.get_submodule(name).parameters())
     targets = target_linears(plain, exclude=head)
@@ -126,7 +126,7 @@ def test_counts_are_those_of_the_formula(family: str) -> None:
 
 
 def test_ranks_by_module_are_the_ranks_of_the_adapters() -> None:
-    model = tiny_classifier("bert")
+    model = shallow("bert")
     targets = target_linears(model, exclude=("classifier",))
     ranks = equal_parameter_lora(700, targets)
     adapted = attach(model, RankedLora(rank=max(ranks.values()), ranks=ranks), targets, ("classifier",), 0, 10)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from tiny_models import FAMILIES, tiny_batch, tiny_classifier
+from tiny_models import FAMILIES, shallow, tiny_batch
 from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_architecture, tiny_data
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
@@ -38,16 +38,16 @@ def trained(method: Method, directory: Path, family: str = "bert") -> nn.Module:
 def test_a_peft_adapter_loads_onto_the_base_with_its_head(method: Method, tmp_path: Path) -> None:
     model = trained(method, tmp_path / "checkpoints")
     save_adapter(model, tmp_path / "adapter")
-    loaded = PeftModel.from_pretrained(tiny_classifier("bert"), str(tmp_path / "adapter"))
+    loaded = PeftModel.from_pretrained(shallow("bert"), str(tmp_path / "adapter"))
     torch.testing.assert_close(logits(loaded), logits(model), atol=1e-6, rtol=1e-5)
-    assert not torch.allclose(logits(loaded), logits(tiny_classifier("bert")))
+    assert not torch.allclose(logits(loaded), logits(shallow("bert")))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_loads_back(family: str, tmp_path: Path) -> None:
     model = trained(Lora(rank=2), tmp_path / "checkpoints", family)
     save_adapter(model, tmp_path / "adapter")
-    loaded = PeftModel.from_pretrained(tiny_classifier(family), str(tmp_path / "adapter"))
+    loaded = PeftModel.from_pretrained(shallow(family), str(tmp_path / "adapter"))
     torch.testing.assert_close(logits(loaded), logits(model), atol=1e-6, rtol=1e-5)
 
 
@@ -61,7 +61,7 @@ def test_a_whole_model_loads_by_itself(tmp_path: Path) -> None:
 def test_a_part_is_saved_by_name(tmp_path: Path) -> None:
     model = trained(Head(), tmp_path / "checkpoints")
     save_adapter(model, tmp_path / "head")
-    fresh = tiny_classifier("bert")
+    fresh = shallow("bert")
     part = load_file(tmp_path / "head" / "trained.safetensors")
     assert set(part) == {"classifier.weight", "classifier.bias"}
     fresh.load_state_dict(part, strict=False)

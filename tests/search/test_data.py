@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import tiny_batch, tiny_classifier
+from tiny_models import shallow, tiny_batch
 from tiny_search import BUDGET, SETTINGS, TinyBatches, tiny_space
 
 import morenas
@@ -28,7 +28,7 @@ def test_every_way_to_give_the_data_is_the_same_search(selection: str) -> None:
     train, val, select = TinyBatches(0), TinyBatches(1000), TinyBatches(2000)
 
     def run(*given: Any, **named: Any) -> SearchOutcome:
-        model = tiny_classifier()
+        model = shallow()
         space, head = tiny_space(model), find_head(model)
         how: dict[str, Any] = {"space": space, "budget": BUDGET, "settings": settings, "head": head, **named}
         return search_architecture(model, *given, **how)
@@ -42,7 +42,7 @@ def test_every_way_to_give_the_data_is_the_same_search(selection: str) -> None:
 def test_arguments_stand_in_the_same_order_whichever_way_the_data_is_given() -> None:
     outcomes = []
     for data in ((SearchData(TinyBatches(0), TinyBatches(1000)),), (TinyBatches(0), TinyBatches(1000))):
-        model = tiny_classifier()
+        model = shallow()
         arguments = (tiny_space(model), BUDGET, SETTINGS, find_head(model))
         call: Any = search_architecture
         outcomes.append(call(model, *data, *arguments))
@@ -59,7 +59,7 @@ def test_arguments_stand_in_the_same_order_whichever_way_the_data_is_given() -> 
 )
 def test_what_is_missing_is_named(given: Any, said: str) -> None:
     with pytest.raises(TypeError, match=said):
-        search_architecture(tiny_classifier(), *given)
+        search_architecture(shallow(), *given)
 
 
 def test_without_a_select_set_val_decides() -> None:

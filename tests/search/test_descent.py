@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import tiny_classifier
+from tiny_models import shallow
 from tiny_search import BUDGET, STARTS, TinyBatches, search, tiny_space
 from tiny_training import Recorder
 from torch import Tensor
@@ -116,7 +116,7 @@ def test_few_steps_in_a_short_search() -> None:
 def test_at_a_midpoint_the_gradient_tells_the_losses_of_both_ends_apart() -> None:
     """What makes a gradient worth more than a measurement, in float64 on a transformer's trained supernet."""
     torch.manual_seed(0)
-    model = tiny_classifier().double()
+    model = shallow().double()
     space, head = tiny_space(model), find_head(model)
     generator = torch.Generator().manual_seed(0)
     with prepared(model, space, "per_nblocks", 0, head) as (supernet, _):
@@ -165,7 +165,7 @@ def test_what_is_not_asked_for_is_midpoint_where_the_weights_stand_still(relaxat
 
 def test_the_default_search_takes_architecture_steps_and_they_decide() -> None:
     watching = Recorder()
-    found = search(tiny_classifier(), replace(ALONE, arch_steps=6), observer=watching)
+    found = search(shallow(), replace(ALONE, arch_steps=6), observer=watching)
     upper = [step for step, metrics in watching.logged.items() if "search/upper_loss" in metrics]
     assert upper == [*range(13, 19)]
     assert found.architecture.search["arch_steps_taken"] == 6
@@ -175,7 +175,7 @@ def test_the_default_search_takes_architecture_steps_and_they_decide() -> None:
 
 def test_with_the_gradient_turned_round_another_architecture_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = replace(ALONE, arch_steps=6, selection="budgeted")
-    found = search(tiny_classifier(), settings)
+    found = search(shallow(), settings)
     right = MixtureGradient.__call__
 
     def wrong(self: MixtureGradient, number: int) -> tuple[float, Tensor]:
@@ -183,11 +183,11 @@ def test_with_the_gradient_turned_round_another_architecture_is_found(monkeypatc
         return loss, -grad
 
     monkeypatch.setattr(MixtureGradient, "__call__", wrong)
-    assert search(tiny_classifier(), settings).shapes != found.shapes
+    assert search(shallow(), settings).shapes != found.shapes
 
 
 def test_without_steps_the_start_decides() -> None:
-    found = search(tiny_classifier(), replace(ALONE, arch_steps=0, selection="budgeted"))
+    found = search(shallow(), replace(ALONE, arch_steps=0, selection="budgeted"))
     assert found.architecture.search["arch_steps_taken"] == 0
     torch.testing.assert_close(found.trajectory[-1], found.probs)
 
@@ -195,15 +195,15 @@ def test_without_steps_the_start_decides() -> None:
 @pytest.mark.parametrize("relaxation", [None, "softmax", "gumbel", "dirichlet"])
 def test_cut_off_after_the_warm_up_it_ends_with_the_same(tmp_path: Path, relaxation: str | None) -> None:
     settings = replace(ALONE, relaxation=relaxation)
-    whole = search(tiny_classifier(), settings)
-    search(tiny_classifier(), settings, checkpoint=tmp_path / "state")  # leaves the warm-up's last state behind
-    again = search(tiny_classifier(), settings, checkpoint=tmp_path / "state")
+    whole = search(shallow(), settings)
+    search(shallow(), settings, checkpoint=tmp_path / "state")  # leaves the warm-up's last state behind
+    again = search(shallow(), settings, checkpoint=tmp_path / "state")
     assert again.shapes == whole.shapes and torch.equal(again.logits, whole.logits)
     assert again.architecture == whole.architecture
 
 
 def test_passes_are_counted() -> None:
-    found = search(tiny_classifier(), replace(ALONE, arch_steps=3, selection="budgeted"))
+    found = search(shallow(), replace(ALONE, arch_steps=3, selection="budgeted"))
     # 12 weight steps, a batch of scores, 3 architecture steps; LoRA and the found, forward on 4 batches
     assert found.architecture.search["passes"] == pytest.approx(12 + 1 + 3 + 8 * FORWARD, abs=0.01)
 
@@ -232,4 +232,4 @@ def test_only_what_acted_is_recorded() -> None:
 
 
 def test_the_search_stays_within_its_budget() -> None:
-    assert search(tiny_classifier(), ALONE).params <= BUDGET
+    assert search(shallow(), ALONE).params <= BUDGET

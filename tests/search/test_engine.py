@@ -12,7 +12,7 @@ import torch
 from grids import in_turn
 from peft import get_peft_model
 from tiny_adapters import logits
-from tiny_models import FAMILIES, tiny_batch, tiny_classifier
+from tiny_models import FAMILIES, shallow, tiny_batch
 from tiny_search import BUDGET, SETTINGS, STARTS, TinyBatches, found, search, starts, tiny_space
 from tiny_training import Recorder
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ from morenas.supernet import Supernet
 
 @starts
 def test_it_gives_the_model_back_as_it_came(settings: SearchSettings) -> None:
-    model = tiny_classifier().train()
+    model = shallow().train()
     names, before = [name for name, _ in model.named_modules()], {k: v.clone() for k, v in model.state_dict().items()}
     next(model.parameters()).requires_grad_(False)
     required = [parameter.requires_grad for parameter in model.parameters()]
@@ -47,7 +47,7 @@ def test_it_gives_the_model_back_as_it_came(settings: SearchSettings) -> None:
 
 @in_turn(family=FAMILIES, start=STARTS)
 def test_every_family_is_searched_and_adapted(family: str, start: str) -> None:
-    model, settings = tiny_classifier(family), STARTS[start]
+    model, settings = shallow(family), STARTS[start]
     outcome = search(model, settings, budget=400)
     assert outcome.shapes and outcome.logits.isfinite().all()
     # A spectral start leaves what scores best in each group at 0, and may be too sure of it to move it.
@@ -63,7 +63,7 @@ def test_every_family_is_searched_and_adapted(family: str, start: str) -> None:
 
 @in_turn(relaxation=["softmax", "gumbel", "dirichlet"], sharing=["full", "per_nblocks"])
 def test_the_search_moves_every_logit_that_is_allowed_and_no_other(relaxation: str, sharing: str) -> None:
-    model = tiny_classifier()
+    model = shallow()
     linears = target_linears(model, "all-linear", find_head(model))
     space = build_space(linears, [1, 3, 4], [0, 1, 2], pad=False)  # 3 divides none of 16 and 24 -> 16
     outcome = search(model, replace(SETTINGS, relaxation=relaxation, sharing=sharing), space=space)
@@ -74,9 +74,9 @@ def test_the_search_moves_every_logit_that_is_allowed_and_no_other(relaxation: s
 @in_turn(relaxation=["softmax", "gumbel", "dirichlet", "softmax"], budget=[200, 200, 200, 10**9])
 def test_the_expected_cost_meets_a_budget_that_binds_at_every_step(relaxation: str, budget: int) -> None:
     recorder = Recorder()
-    search(tiny_classifier(), replace(SETTINGS, relaxation=relaxation), budget=budget, observer=recorder)
+    search(shallow(), replace(SETTINGS, relaxation=relaxation), budget=budget, observer=recorder)
     spent = [metrics["search/expected_params"] for metrics in recorder.logged.values()]
-    uniform = float(tiny_space(tiny_classifier()).costs().double().mean(dim=1).sum())
+    uniform = float(tiny_space(shallow()).costs().double().mean(dim=1).sum())
     assert len(spent) == SETTINGS.steps
     if budget < uniform:
         assert spent == pytest.approx([budget] * SETTINGS.steps, rel=1e-4)
@@ -104,8 +104,8 @@ def arch_steps_alone(outcome: SearchOutcome) -> int:
 
 @starts
 def test_an_observer_that_asks_sees_the_probabilities_of_every_step_by_name(settings: SearchSettings) -> None:
-    watching, space = Watching(), tiny_space(tiny_classifier())
-    outcome = search(tiny_classifier(), settings, observer=watching)
+    watching, space = Watching(), tiny_space(shallow())
+    outcome = search(shallow(), settings, observer=watching)
     steps = [step for step, _ in watching.seen]
     last_step = settings.steps + arch_steps_alone(outcome)
     assert steps == sorted([*range(1, last_step + 1), settings.warmup])  # once more when the logits are set
@@ -122,7 +122,7 @@ def test_an_observer_that_asks_sees_the_probabilities_of_every_step_by_name(sett
 
 def test_nothing_of_the_architecture_moves_in_the_warm_up() -> None:
     recorder = Recorder()
-    outcome = search(tiny_classifier(), observer=recorder)
+    outcome = search(shallow(), observer=recorder)
     warm = outcome.trajectory[: SETTINGS.warmup]
     assert torch.equal(warm, warm[:1].expand_as(warm))
     assert not torch.equal(outcome.trajectory[SETTINGS.warmup], warm[0])
@@ -132,7 +132,7 @@ def test_nothing_of_the_architecture_moves_in_the_warm_up() -> None:
 
 def test_a_draw_that_gives_no_module_an_adapter_is_a_step_like_any_other() -> None:
     """With one choice for all, no head, and "none" drawn, the loss reaches nothing that is trained."""
-    model = tiny_classifier()
+    model = shallow()
     space = build_space(target_linears(model, "all-linear", find_head(model)), [1], [0, 1], "all")
     settings = replace(SETTINGS, relaxation="gumbel", steps=20)
     outcome = search(model, settings, space=space, budget=10**6, head=())
@@ -143,9 +143,9 @@ def test_a_draw_that_gives_no_module_an_adapter_is_a_step_like_any_other() -> No
 def test_a_loss_that_depends_on_no_searched_module_is_refused_in_words(settings: SearchSettings) -> None:
     free = torch.zeros((), requires_grad=True)
     with pytest.raises(RunError, match="moved no architecture logit"):
-        search(tiny_classifier(), settings, loss=lambda model, batch: free * 0)
+        search(shallow(), settings, loss=lambda model, batch: free * 0)
     with pytest.raises(RunError, match="moved no architecture logit"):
-        search(tiny_classifier(), settings, loss=lambda model, batch: torch.zeros(()))
+        search(shallow(), settings, loss=lambda model, batch: torch.zeros(()))
 
 
 @pytest.mark.parametrize("read_every", [1, 5])
@@ -161,7 +161,7 @@ def test_a_message_names_the_step_whose_loss_was_not_finite(read_every: int, mon
     settings = replace(SETTINGS, warmup=10)
     assert not any(torch.equal(batches[step]["labels"], bad) for step in range(6))
     with pytest.raises(InputError, match=r"lower loss is (inf|nan) at weight step 6 .*lower batch 6"):
-        search(tiny_classifier(), settings, loss=loss)
+        search(shallow(), settings, loss=loss)
 
 
 @pytest.mark.parametrize("checkpoint_every", [4, 5])
@@ -169,7 +169,7 @@ def test_reading_losses_as_rarely_as_from_an_accelerator_changes_no_bit_of_a_kil
     checkpoint_every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = replace(SETTINGS, steps=14, warmup=6, every=3, checkpoint_every=checkpoint_every)
-    expected = search(tiny_classifier(), settings)
+    expected = search(shallow(), settings)
     rare = loops.read_every(torch.device("cuda"), checkpoint_every)
     assert rare > 1 and loops.read_every(torch.device("cpu"), checkpoint_every) == 1
     monkeypatch.setattr(loops, "read_every", lambda *given: rare)
@@ -185,8 +185,8 @@ def test_reading_losses_as_rarely_as_from_an_accelerator_changes_no_bit_of_a_kil
 
     checkpoint = tmp_path / "search.safetensors"
     with pytest.raises(Killed):
-        search(tiny_classifier(), settings, checkpoint=checkpoint, observer=Killer())
-    found = search(tiny_classifier(), settings, checkpoint=checkpoint)
+        search(shallow(), settings, checkpoint=checkpoint, observer=Killer())
+    found = search(shallow(), settings, checkpoint=checkpoint)
     assert found.shapes == expected.shapes and found.trajectory_steps == expected.trajectory_steps
     assert torch.equal(found.logits, expected.logits) and torch.equal(found.trajectory, expected.trajectory)
 
@@ -195,7 +195,7 @@ def test_reading_losses_as_rarely_as_from_an_accelerator_changes_no_bit_of_a_kil
 def test_a_search_on_a_gpu_leaves_only_the_model_there() -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    model: nn.Module = tiny_classifier()
+    model: nn.Module = shallow()
     model.cuda()
     outcome = search(model, replace(SETTINGS, bf16=True))
     assert outcome.shapes and {tensor.device.type for tensor in (outcome.logits, outcome.probs)} == {"cpu"}
@@ -218,7 +218,7 @@ def test_a_model_that_reads_the_weights_of_its_linear_layers_is_searched(setting
 
 
 def test_an_interrupted_search_gives_the_model_back_too() -> None:
-    model = tiny_classifier()
+    model = shallow()
     expected = logits(model)
 
     def broken(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
@@ -231,8 +231,8 @@ def test_an_interrupted_search_gives_the_model_back_too() -> None:
 
 @in_turn(budget=[30, 100, 300, 1000, 10**9, 30], start=STARTS)
 def test_what_it_finds_never_exceeds_the_budget(budget: int, start: str) -> None:
-    outcome = search(tiny_classifier(), STARTS[start], budget=budget)
-    space = tiny_space(tiny_classifier())
+    outcome = search(shallow(), STARTS[start], budget=budget)
+    space = tiny_space(shallow())
     costs = (num_parameters(*space.modules[name], *choice) for name, choice in outcome.shapes.items())
     assert outcome.params == sum(costs) <= budget
     assert outcome.factors.keys() == outcome.shapes.keys()
@@ -242,7 +242,7 @@ def test_what_it_finds_never_exceeds_the_budget(budget: int, start: str) -> None
 
 @starts
 def test_the_head_is_trained_beside_and_handed_over(settings: SearchSettings) -> None:
-    model: Any = tiny_classifier()
+    model: Any = shallow()
     outcome = found(settings)
     assert outcome.head.keys() == {"classifier.weight", "classifier.bias"}
     assert not torch.equal(outcome.head["classifier.weight"], model.classifier.weight)
@@ -263,7 +263,7 @@ def test_the_trajectory_holds_distributions_from_first_to_last_step(settings: Se
 @pytest.mark.parametrize("relaxation", ["softmax", "gumbel", "dirichlet"])
 def test_stopped_and_resumed_it_finds_the_same_bit_for_bit(relaxation: str, tmp_path: Path) -> None:
     settings = replace(SETTINGS, relaxation=relaxation)
-    whole = search(tiny_classifier(), settings, checkpoint=tmp_path / "whole")
+    whole = search(shallow(), settings, checkpoint=tmp_path / "whole")
     torch.manual_seed(5)
 
     class StopAt:
@@ -282,8 +282,8 @@ def test_stopped_and_resumed_it_finds_the_same_bit_for_bit(relaxation: str, tmp_
 
     for stop in (2, 5, 11):
         with pytest.raises(KeyboardInterrupt):
-            search(tiny_classifier(), settings, checkpoint=tmp_path / "parts", observer=StopAt(stop))
-    parts = search(tiny_classifier(), settings, checkpoint=tmp_path / "parts")
+            search(shallow(), settings, checkpoint=tmp_path / "parts", observer=StopAt(stop))
+    parts = search(shallow(), settings, checkpoint=tmp_path / "parts")
     assert parts.shapes == whole.shapes
     assert torch.equal(parts.logits, whole.logits) and torch.equal(parts.trajectory, whole.trajectory)
     for name in whole.factors:
@@ -291,8 +291,8 @@ def test_stopped_and_resumed_it_finds_the_same_bit_for_bit(relaxation: str, tmp_
 
 
 def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
-    search(tiny_classifier(), checkpoint=tmp_path / "state")
-    other = tiny_classifier("gpt2")
+    search(shallow(), checkpoint=tmp_path / "state")
+    other = shallow("gpt2")
     with pytest.raises(InputError, match="belongs to another search"):
         search(other, checkpoint=tmp_path / "state", space=tiny_space(other), head=find_head(other))
 
@@ -303,7 +303,7 @@ def test_a_search_that_moves_no_logit_says_so(settings: SearchSettings) -> None:
         return 0.0 * model(**batch).loss
 
     with pytest.raises(RunError, match="moved no architecture logit"):
-        search(tiny_classifier(), settings, loss=constant)
+        search(shallow(), settings, loss=constant)
 
 
 @pytest.mark.parametrize(
@@ -338,13 +338,13 @@ def test_settings_out_of_range_are_refused(change: dict[str, Any], said: str) ->
 
 @starts
 def test_one_choice_for_all_modules_of_a_group(settings: SearchSettings) -> None:
-    model = tiny_classifier()
+    model = shallow()
     outcome = search(model, settings, space=tiny_space(model, "all"), budget=10**6)
     assert len(set(outcome.shapes.values())) == 1 and outcome.logits.shape[0] == 1
 
 
 def test_the_outcome_says_what_was_found_for_which_model_and_how(tmp_path: Path) -> None:
-    model = tiny_classifier()
+    model = shallow()
     model.name_or_path = "tiny-bert"  # as from_pretrained sets it
     budget = Budget.resolve(tiny_space(model), lora_rank=8, fraction=0.1)
     outcome = search(model, STARTS["spectral"], budget=budget)
@@ -361,11 +361,11 @@ def test_the_outcome_says_what_was_found_for_which_model_and_how(tmp_path: Path)
 
 
 def test_a_model_without_a_name_is_called_by_its_class() -> None:
-    assert search(tiny_classifier()).architecture.base_model == "BertForSequenceClassification"
+    assert search(shallow()).architecture.base_model == "BertForSequenceClassification"
 
 
 def test_a_fine_tune_that_inherits_starts_at_the_loss_that_the_search_ended_with() -> None:
-    model = tiny_classifier()
+    model = shallow()
     space, heads, measured = tiny_space(model), list(find_head(model)), []
 
     def inspect(supernet: Supernet, outcome: SearchOutcome, measure: Callable[[Sequence[int]], float]) -> None:
@@ -390,7 +390,7 @@ def test_a_fine_tune_that_inherits_starts_at_the_loss_that_the_search_ended_with
 @pytest.mark.parametrize("kind", ["list", "loader"])
 def test_batches_that_end_or_have_no_number_are_refused_before_anything_is_done(kind: str) -> None:
     batches: Any = [tiny_batch()] if kind == "list" else DataLoader([tiny_batch()], batch_size=None)  # type: ignore[arg-type]
-    model = tiny_classifier()
+    model = shallow()
     said = r"val batches: .* a (list|DataLoader) has an end or no numbers; wrap the data: morenas.numbered_batches"
     with pytest.raises(InputError, match=said):
         search_architecture(model, TinyBatches(0), batches, tiny_space(model), BUDGET, SETTINGS)
@@ -401,7 +401,7 @@ def test_a_search_on_numbered_batches_goes_on_from_its_checkpoint_bit_for_bit(tm
     rows = [{name: value[0] for name, value in tiny_batch(size=1, seed=seed).items()} for seed in range(20)]
 
     def go(stop_at: int | None, checkpoint: Path | None = None) -> SearchOutcome:
-        model = tiny_classifier()
+        model = shallow()
         train, val = (numbered_batches(part, 4, seed=1) for part in (rows[:12], rows[12:]))
         settings = replace(SETTINGS, steps=12)
         return search_architecture(

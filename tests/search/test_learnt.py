@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import tiny_batch, tiny_classifier
+from tiny_models import shallow, tiny_batch
 from tiny_search import BUDGET, STARTS, search, tiny_space
 from tiny_training import Recorder
 from torch import Tensor
@@ -60,12 +60,12 @@ def test_a_collapsed_search_says_so_to_the_observer_and_in_its_architecture(monk
     collapsed, sound = Recorder(), Recorder()
     few = replace(ALONE, steps=12, warmup=12, learning_rate=1.0)
     monkeypatch.setattr(learnt, "FEWEST", 8)  # examples; of so few steps a batch is looked at
-    found = search(tiny_classifier(), few, observer=collapsed).architecture.search
+    found = search(shallow(), few, observer=collapsed).architecture.search
     assert found["warm_loss"] >= found["constant_loss"]
     assert any("learnt nothing" in words for words in collapsed.messages)
     assert "search.learning_rate (now 1)" in found["learnt_nothing"]
     learning = replace(ALONE, learning_rate=2e-2)
-    model, data = tiny_classifier(), SearchData(FirstToken(), FirstToken())
+    model, data = shallow(), SearchData(FirstToken(), FirstToken())
     space, head = tiny_space(model), find_head(model)
     found = search_architecture(model, data, space, BUDGET, learning, head, observer=sound).architecture.search
     assert found["warm_loss"] < found["constant_loss"]

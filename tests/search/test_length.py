@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import tiny_classifier
+from tiny_models import shallow
 from tiny_search import STARTS, search
 
 from morenas.search.length import FEWEST_STEPS, RunLength, passes_beside
@@ -63,7 +63,7 @@ def test_a_run_too_short_for_a_search_takes_longer_and_says_by_how_much() -> Non
 )
 def test_the_passes_of_a_search_are_known_before_it_begins(changes: dict[str, Any]) -> None:
     one = replace(STARTS["spectral alone"], **changes)
-    passes = search(tiny_classifier(), one).architecture.search["passes"]
+    passes = search(shallow(), one).architecture.search["passes"]
     assert passes <= one.steps + passes_beside(one) + 0.01
     if one.selection in ("budgeted", "argmax"):  # nothing that may end early
         assert passes == pytest.approx(one.steps + passes_beside(one), abs=0.01)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
-from tiny_models import tiny_classifier
+from tiny_models import shallow
 from tiny_search import SETTINGS, search
 from torch import Tensor
 
@@ -79,7 +79,7 @@ def test_names_are_recorded_as_they_are_and_objects_with_their_settings(change: 
     (name,) = change
     settings = replace(SETTINGS, **change)
     assert record(settings) == {**record(SETTINGS), name: kept}
-    assert search(tiny_classifier(), replace(settings, steps=6)).architecture.search[name] == kept
+    assert search(shallow(), replace(settings, steps=6)).architecture.search[name] == kept
 
 
 @pytest.mark.parametrize(
@@ -102,11 +102,11 @@ def test_what_would_do_nothing_is_refused_by_name_and_as_an_object(change: dict[
 def test_an_object_searches_as_its_name_does() -> None:
     named = replace(SETTINGS, relaxation="gumbel", hypergradient="mixed_level", stop="entropy", stop_entropy=0.2)
     given = replace(SETTINGS, relaxation=Gumbel(), hypergradient=MixedLevel(), stop=EntropyGuard(0.2))
-    one, other = search(tiny_classifier(), named), search(tiny_classifier(), given)
+    one, other = search(shallow(), named), search(shallow(), given)
     assert torch.equal(one.logits, other.logits) and one.shapes == other.shapes
 
 
 def test_a_guard_given_as_an_object_looks_after_each_search_as_new() -> None:
     settings = replace(SETTINGS, stop=(guard := EntropyGuard(9.0)))
-    first, second = (search(tiny_classifier(), settings) for _ in range(2))
+    first, second = (search(shallow(), settings) for _ in range(2))
     assert first.steps == second.steps < SETTINGS.steps and guard.seen == float("inf")

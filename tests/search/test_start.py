@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from tiny_models import tiny_classifier
+from tiny_models import shallow
 from tiny_search import SETTINGS, STARTS, search
 from torch import Tensor
 
@@ -47,14 +47,14 @@ def entropy(probs: Tensor) -> float:
 @pytest.mark.parametrize("wanted", [0.8, 1.2, 1.6])
 def test_a_spectral_start_is_as_sure_of_its_scores_as_it_is_told(wanted: float) -> None:
     settings = replace(STARTS["spectral alone"], start=SpectralStart(entropy=wanted), arch_steps=0)
-    outcome = search(tiny_classifier(), settings, budget=10**9)
+    outcome = search(shallow(), settings, budget=10**9)
     assert entropy(torch.softmax(outcome.logits, dim=-1)) == pytest.approx(wanted, abs=0.01)
     assert outcome.architecture.search["start"] == {"name": "spectral", "entropy": wanted}
 
 
 def test_named_or_given_as_an_object_a_start_is_the_same() -> None:
-    named = search(tiny_classifier(), STARTS["spectral"])
-    given = search(tiny_classifier(), replace(STARTS["spectral"], start=SpectralStart()))
+    named = search(shallow(), STARTS["spectral"])
+    given = search(shallow(), replace(STARTS["spectral"], start=SpectralStart()))
     assert torch.equal(named.logits, given.logits) and named.shapes == given.shapes
 
 
@@ -62,7 +62,7 @@ def test_named_or_given_as_an_object_a_start_is_the_same() -> None:
 def test_a_start_of_ones_own_is_called_once_between_warm_up_and_descent(kind: type[LastFirst]) -> None:
     start = kind()
     settings = replace(SETTINGS, start=start, sharing="per_nblocks", selection="budgeted")
-    outcome = search(tiny_classifier(), settings, budget=10**9)
+    outcome = search(shallow(), settings, budget=10**9)
     (warm,) = start.given
     assert warm.steps == SETTINGS.steps and start.losses[0] > 0
     before, after = outcome.trajectory[SETTINGS.warmup - 1], outcome.trajectory[SETTINGS.warmup]
@@ -77,13 +77,13 @@ def test_its_further_scores_come_to_the_selection() -> None:
         priors.extend(evidence.priors)
         return budgeted(evidence)
 
-    outcome = search(tiny_classifier(), replace(SETTINGS, start=LastFirst(), selection=select), budget=10**9)
+    outcome = search(shallow(), replace(SETTINGS, start=LastFirst(), selection=select), budget=10**9)
     of_logits, of_start = priors
     assert torch.equal(of_logits, outcome.logits) and of_start.tolist() == [[0, -1, -2, -3, -4, -5, -6]] * len(of_start)
     assert outcome.architecture.search["selection"]["name"].startswith(f"{__name__}:")
 
 
 def test_an_open_warm_up_may_be_the_whole_search_and_another_may_not() -> None:
-    search(tiny_classifier(), replace(SETTINGS, start=OpenLastFirst(), sharing="per_nblocks", warmup=12))
+    search(shallow(), replace(SETTINGS, start=OpenLastFirst(), sharing="per_nblocks", warmup=12))
     with pytest.raises(InputError, match="no architecture step"):
         SearchSettings(steps=12, warmup=12, start=LastFirst())

@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import get_peft_model
 from scipy import stats
-from tiny_models import tiny_classifier
+from tiny_models import shallow
 from tiny_search import STARTS, TinyBatches, found, search
 from torch import Tensor
 
@@ -67,7 +67,7 @@ def test_a_space_without_lora_has_none() -> None:
 
 def found_losses(outcome: SearchOutcome) -> list[float]:
     """Batch by batch, of a model with the adapters and the head that the search left."""
-    model = tiny_classifier()
+    model = shallow()
     model.load_state_dict(outcome.head, strict=False)
     config = MoReConfig.from_architecture(outcome, modules_to_save=list(find_head(model)))
     adapted = get_peft_model(model, config).eval()
@@ -86,7 +86,7 @@ def test_it_is_measured_in_the_weights_that_the_search_leaves() -> None:
         for picks in (lora, [space.choices.index(choice) for choice in chosen]):
             measured.append(measurement.on_decisive(picks, range(FEWEST_BATCHES)))
 
-    outcome = search(tiny_classifier(), ALONE, inspect=inspect)
+    outcome = search(shallow(), ALONE, inspect=inspect)
     assert outcome.worth == Worth.of(*measured)
     assert outcome.architecture.search["worth"] == outcome.worth.document()
     assert found_losses(outcome) == pytest.approx(measured[1], abs=1e-6)
@@ -100,10 +100,10 @@ def test_the_batches_are_those_that_chose_nothing() -> None:
             asked.append(number)
             return super().__getitem__(number)
 
-    search(tiny_classifier(), ALONE, select_batches=Watched(2000))
+    search(shallow(), ALONE, select_batches=Watched(2000))
     assert asked == [*range(FEWEST_BATCHES)] * 2
 
 
 def test_architectures_that_were_trained_alone_have_no_lora_to_be_compared_with() -> None:
     assert found(ALONE).worth is not None
-    assert search(tiny_classifier(), replace(ALONE, selection="playoff", playoff_steps=1, playoff=2)).worth is None
+    assert search(shallow(), replace(ALONE, selection="playoff", playoff_steps=1, playoff=2)).worth is None

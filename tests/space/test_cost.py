@@ -12,7 +12,7 @@ import pytest
 import torch
 from grids import in_turn
 from jsonschema import Draft202012Validator
-from tiny_models import tiny_classifier
+from tiny_models import shallow
 from tiny_search import STARTS, search, tiny_space
 from tiny_training import Recorder
 
@@ -145,7 +145,7 @@ def test_a_budget_without_one_clear_number_is_refused(given: Any) -> None:
 
 @in_turn(start=STARTS, named=COSTS)
 def test_a_search_stays_within_a_budget_in_another_cost_and_says_so(start: str, named: str, tmp_path: Path) -> None:
-    model, cost = tiny_classifier(), COSTS[named]
+    model, cost = shallow(), COSTS[named]
     space = build_space(target_linears(model, "all-linear", ["classifier"]), [1, 2, 4], [0, 1, 2], cost=cost)
     least = int(space.costs().min(dim=1).values.sum())
     recorder, value = Recorder(), least + 60
@@ -165,7 +165,7 @@ def test_a_search_stays_within_a_budget_in_another_cost_and_says_so(start: str, 
 
 
 def test_a_number_is_a_budget_in_the_spaces_own_unit() -> None:
-    model = tiny_classifier()
+    model = shallow()
     space = build_space(target_linears(model, "all-linear", ["classifier"]), [1, 2], [0, 1], cost=Latency())
     outcome = search(model, STARTS["spectral alone"], space=space, budget=120)
     assert outcome.architecture.budget == Budget.resolve(space, value=120).document()
@@ -176,7 +176,7 @@ def test_a_number_is_a_budget_in_the_spaces_own_unit() -> None:
 
 def test_by_parameters_nothing_is_said_of_a_cost() -> None:
     recorder = Recorder()
-    outcome = search(tiny_classifier(), observer=recorder)
+    outcome = search(shallow(), observer=recorder)
     assert outcome.architecture.budget == {"params": 300, "request": {"params": 300}}
     assert not any("search/expected_cost" in metrics for metrics in recorder.logged.values())
 
