@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -35,6 +36,15 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text, whole or not at all."""
     write_bytes(path, text.encode())
+
+
+def write_arrays(path: str | Path, **arrays: Any) -> None:
+    """Write numpy arrays by name as a compressed ``.npz``, whole or not at all."""
+    import numpy as np  # commands that only read JSON go without
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(path, buffer.getvalue())
 
 
 def write_json(path: str | Path, document: Any) -> None:

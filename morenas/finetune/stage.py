@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from torch import nn
 
-from morenas.base.files import read_json, write_json
+from morenas.base.files import read_json, write_arrays, write_json
 from morenas.base.seeds import derive
 from morenas.finetune.attach import attach
-from morenas.finetune.evaluate import ClassifierScorer, Scorer
+from morenas.finetune.evaluate import ClassifierScorer, Metrics, Scorer
 from morenas.finetune.language import LanguageScorer
 from morenas.finetune.loop import FinetuneData, FinetuneResult, finetune
 from morenas.finetune.methods import Method, Targets, method_name
@@ -52,7 +53,7 @@ def fit(
     settings = replace(training_settings(run.config, run.device), **changes)
     model, result, seconds = _train(run, method, targets, phase, settings)
     with run.meter.phase("evaluate"):
-        tests = read_tests(run, model, settings)
+        tests = read_tests(run, model, settings, phase)
     save_adapter(model, adapter)
     row = {
         "name": method_name(method),
@@ -101,12 +102,12 @@ def finetune_data(run: Session) -> FinetuneData:
     return FinetuneData(run.data.final_train, run.data.select, run.data.tokenizer, score, run.task.select_metric)
 
 
-def read_tests(run: Session, model: nn.Module, settings: TrainingSettings) -> dict[str, dict[str, float]]:
-    """Metrics by test set; of several parts of a task their mean comes first."""
+def read_tests(run: Session, model: nn.Module, settings: TrainingSettings, phase: str) -> dict[str, dict[str, float]]:
+    """Metrics by test set; of several parts of a task their mean comes first. A classifier's predictions are kept."""
     tests = {}
     for name, test in run.task.tests.items():
         spec = run.task.test_specs[name]
-        score = scorer(run, spec, spec.metrics)
+        score = scorer(run, spec, spec.metrics, keep=run.directory.predictions / f"{phase}-{name}.npz")
         tests[name] = score(model, run.data.test(name, test), settings.eval_batch_size, settings.bf16)
     if run.task.spec.mix is None:
         return tests
@@ -114,8 +115,18 @@ def read_tests(run: Session, model: nn.Module, settings: TrainingSettings) -> di
     return {"mean": mean, **tests}
 
 
-def scorer(run: Session, spec: TaskSpec, metrics: Sequence[str]) -> Scorer:
-    """What scores a model on a task, or on a part of one."""
+def scorer(run: Session, spec: TaskSpec, metrics: Sequence[str], keep: Path | None = None) -> Scorer:
+    """What scores a model on a task, or on a part of one.
+
+    Args:
+        keep: File for what a classifier predicts.
+    """
     if spec.causal:
         return LanguageScorer(run.data.tokenizer, metrics, spec.answer, spec.max_new_tokens)
-    return ClassifierScorer(run.data.tokenizer, partial(compute_metrics, metrics, spec.kind))
+    score = partial(compute_metrics, metrics, spec.kind)
+    return ClassifierScorer(run.data.tokenizer, score if keep is None else partial(_score_and_keep, score, keep))
+
+
+def _score_and_keep(score: Metrics, path: Path, logits: NDArray[Any], labels: NDArray[Any]) -> Mapping[str, float]:
+    write_arrays(path, logits=logits, labels=labels)
+    return score(logits, labels)

@@ -17,7 +17,7 @@ from morenas.base.files import whole_directory, write_json, write_text
 from morenas.base.registry import registry
 from morenas.run.reading import RECORD, RESULTS, is_complete, read_record
 
-FOLDERS = ("adapter", "checkpoints", "compare", "compare_lora", "finetune", "search")
+FOLDERS = ("adapter", "checkpoints", "compare", "compare_lora", "finetune", "predictions", "search")
 """What a run makes in its directory beside files."""
 
 
@@ -32,6 +32,7 @@ class RunDirectory:
         self.trajectory = path / "search" / "trajectory.npz"
         self.candidates = path / "search" / "candidates.jsonl"
         self.adapter = path / "adapter"
+        self.predictions = path / "predictions"
         self.checkpoints = path / "checkpoints"
         self.phases = self.checkpoints / "phases.json"
         self.inputs = self.checkpoints / "inputs.json"

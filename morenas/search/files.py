@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from morenas.base.files import write_bytes
+from morenas.base.files import write_arrays, write_bytes
 from morenas.search.engine import SearchOutcome
 from morenas.space import SearchSpace
 
@@ -24,16 +23,14 @@ def write_candidates(path: Path, outcome: SearchOutcome) -> None:
 
 def write_trajectory(path: Path, space: SearchSpace, outcome: SearchOutcome) -> None:
     """Write ``search/trajectory.npz``: mixing probabilities over time, per group."""
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
+    write_arrays(
+        path,
         probs=outcome.trajectory.numpy(),
         logits=outcome.logits.numpy(),
         steps=np.array(outcome.trajectory_steps),
         groups=np.array(list(space.groups)),
         choices=np.array([str(choice) for choice in space.choices]),
     )
-    write_bytes(path, buffer.getvalue())
 
 
 def pack(outcome: SearchOutcome) -> dict[str, Any]:

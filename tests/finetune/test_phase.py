@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import tiny_classifier
@@ -80,6 +81,11 @@ def test_both_test_sets_of_mnli_are_measured(command: CommandLine, tiny_model: P
     assert list(results["methods"][0]["metrics"]) == ["test_matched", "test_mismatched", "select"]
     assert results["split"] == "test_matched"
     assert (results["data"]["sizes"]["test_matched"], results["data"]["sizes"]["test_mismatched"]) == (9, 12)
+    for name, count in (("test_matched", 9), ("test_mismatched", 12)):
+        kept = np.load(tmp_path / "run" / "predictions" / f"finetune-{name}.npz")
+        assert kept["labels"].tolist() == [i % 3 for i in range(count)] and kept["logits"].shape == (count, 3)
+        accuracy = results["methods"][0]["metrics"][name]["accuracy"]
+        assert (kept["logits"].argmax(axis=1) == kept["labels"]).mean() == pytest.approx(accuracy)
 
 
 def test_interrupted_and_resumed_it_ends_with_the_same_bytes(
