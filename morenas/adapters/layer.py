@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from morenas.adapters.config import MoReConfig
+from morenas.base.linear import features
 from morenas.monarch import Link, block_sizes, check_divides, init_first_, multiply, to_dense
 
 
@@ -22,8 +23,8 @@ class MoReLayer(nn.Module, BaseTunerLayer):
     The base layer may be quantized, as long as it is a ``nn.Linear`` that knows its feature counts; merging is then
     refused.
 
-    Invariant: the base layer's parameters are never changed but while adapters are merged, and then the unmerged
-    weight is kept and put back as it was, so no number of merges and unmerges moves a bit of it.
+    Invariant: no frozen parameter is ever changed. While adapters are merged the base layer has a weight of its own, in
+    the place of the frozen one, which other layers may share; unmerging puts the frozen one back.
     """
 
     adapter_layer_names = ("morenas_first", "morenas_second")
@@ -40,10 +41,10 @@ class MoReLayer(nn.Module, BaseTunerLayer):
         self.morenas_second = nn.ParameterDict()
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
-        self._unmerged_weight: Tensor | None = None
+        self._frozen: list[nn.Parameter] = []  # the weight while it is replaced; in a list, nn.Module leaves it alone
         base = self.get_base_layer()
         self.fan_in_fan_out = isinstance(base, Conv1D)
-        self.in_features, self.out_features = _features(base)
+        self.in_features, self.out_features = features(base)
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, module_name, config)
 
@@ -90,43 +91,39 @@ class MoReLayer(nn.Module, BaseTunerLayer):
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Add adapters to the base weight, keeping the unmerged weight beside it.
+        """Give the base layer the sum of its weight and the adapters; the frozen weight is kept beside it.
 
         Args:
             safe_merge: Refuse a merged weight that is not finite.
             adapter_names: Adapters to merge; None for the active ones.
         Raises:
-            TypeError: If the base weight is quantized.
+            TypeError: If the base weight is quantized, or computed from other parameters at every pass.
             ValueError: If ``safe_merge`` and the result is not finite; the weight is then unchanged.
         """
         names = [name for name in check_adapters_to_merge(self, adapter_names) or [] if name in self.morenas_first]
         if not names:
             return
-        parameter = self._base_weight()
-        if type(parameter) is not nn.Parameter or not parameter.is_floating_point():  # torchao's say they are floats
-            raise TypeError(
-                f"A base weight kept as {type(parameter).__name__} of {parameter.dtype} cannot take up adapters; load "
-                "the model without quantization."
-            )
+        base = self.get_base_layer()
+        parameter = _weight_of(base)
         # never narrower than the base weight, whose precision an adapter of half precision would cost
         merged = parameter.data.to(torch.promote_types(parameter.dtype, self.morenas_first[names[0]].dtype), copy=True)
         for name in names:
             merged += self.get_delta_weight(name)
         if safe_merge and not torch.isfinite(merged).all():
             raise ValueError(f"The merged weight is not finite; one of the adapters {', '.join(names)} is broken.")
-        if self._unmerged_weight is None:
-            self._unmerged_weight = parameter.data
-        parameter.data = merged.to(parameter.dtype)
+        if not self._frozen:
+            self._frozen = [parameter]
+        base.weight = nn.Parameter(merged.to(parameter.dtype), requires_grad=parameter.requires_grad)
         self.merged_adapters.extend(names)
 
     def unmerge(self) -> None:
-        """Put the unmerged weight back, bit for bit unless the model was cast since."""
-        if self._unmerged_weight is None:
+        """Put the frozen weight back; only where the model was cast or moved since, it is cast and moved too."""
+        if not self._frozen:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
-        parameter = self._base_weight()
-        parameter.data = self._unmerged_weight.to(parameter)
-        self._unmerged_weight = None
+        base, frozen = self.get_base_layer(), self._frozen.pop()
+        frozen.data = frozen.data.to(base.weight)
+        base.weight = frozen
         self.merged_adapters.clear()
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -143,11 +140,6 @@ class MoReLayer(nn.Module, BaseTunerLayer):
                 result = multiply(inputs, first, second, self.link[name], self.out_features, plus=result)
         return result
 
-    def _base_weight(self) -> nn.Parameter:
-        weight = self.get_base_layer().weight
-        assert isinstance(weight, nn.Parameter)
-        return weight
-
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """PEFT may convert the adapter: a Monarch matrix is a LoRA of rank ``N * r``."""
         return True
@@ -156,11 +148,25 @@ class MoReLayer(nn.Module, BaseTunerLayer):
         return f"morenas.{super().__repr__()}"
 
 
-def _features(base: nn.Module) -> tuple[int, int]:
-    if isinstance(base, Conv1D):
-        return base.weight.shape[0], base.weight.shape[1]
-    assert isinstance(base, nn.Linear), type(base)  # the model lets nothing else in
-    return base.in_features, base.out_features  # its weight may be packed into another shape by a quantizer
+def _weight_of(base: nn.Module) -> nn.Parameter:
+    """The weight that adapters are merged into.
+
+    Raises:
+        TypeError: If it is quantized, or no parameter but computed from some.
+    """
+    weight = base._parameters.get("weight")
+    if weight is None:
+        raise TypeError(
+            f"The weight of a {type(base).__name__} is computed from other parameters at every pass, as by a weight or "
+            "spectral norm, and cannot take up adapters; remove that before adapters are added "
+            "(torch.nn.utils.parametrize.remove_parametrizations), or serve the model unmerged."
+        )
+    if type(weight) is not nn.Parameter or not weight.is_floating_point():  # torchao's say they are floats
+        raise TypeError(
+            f"A base weight kept as {type(weight).__name__} of {weight.dtype} cannot take up adapters; load the model "
+            "without quantization."
+        )
+    return weight
 
 
 class MoReLinear(MoReLayer):

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from peft.config import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_target_module_exists
+from peft.tuners.tuners_utils import (
+    BaseTuner,
+    BaseTunerLayer,
+    _maybe_include_all_linear_layers,
+    check_target_module_exists,
+)
+from peft.utils import INCLUDE_LINEAR_LAYERS_SHORTHAND
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from morenas.adapters.config import MoReConfig
 from morenas.adapters.layer import MoReLayer, MoReLinear
 from morenas.adapters.peft_type import PREFIX
 from morenas.base.errors import InputError
+from morenas.base.linear import is_linear, why_not_linear
 
 
 class MoReModel(BaseTuner):
@@ -42,6 +50,17 @@ class MoReModel(BaseTuner):
             )
         return not whole
 
+    def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
+        """Note which modules stand in several places; leave out of "all-linear" what is no linear layer."""
+        super()._prepare_model(peft_config, model)
+        places = Counter(id(child) for parent in model.modules() for child in parent._modules.values())
+        self._repeated = {child for child, count in places.items() if count > 1}
+        assert isinstance(peft_config, MoReConfig)
+        if str(peft_config.target_modules).lower() == INCLUDE_LINEAR_LAYERS_SHORTHAND:
+            _maybe_include_all_linear_layers(peft_config, model)
+            names = peft_config.target_modules or ()
+            peft_config.target_modules = {name for name in names if is_linear(_base(model.get_submodule(name)))}  # type: ignore[assignment]
+
     def _create_and_replace(
         self,
         peft_config: PeftConfig,
@@ -57,13 +76,15 @@ class MoReModel(BaseTuner):
         if isinstance(target, MoReLayer):
             target.update_layer(adapter_name, current_key, peft_config)
             return
-        base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
-        if not _takes_adapters(base):
+        base = _base(target)
+        if not is_linear(base):
             raise TypeError(
-                f"MoRe '{current_key}': a {type(base).__name__} cannot take a Monarch adapter; "
-                "target torch.nn.Linear or transformers' Conv1D, and leave others out by exclude_modules."
+                f"MoRe '{current_key}' cannot take a Monarch adapter: {why_not_linear(base)}; target linear layers, "
+                "and leave others out by exclude_modules."
             )
-        layer = MoReLinear(target, adapter_name, current_key, peft_config)
+        # A module that stands elsewhere too goes on there without the adapter, as in PEFT; merging may not reach it.
+        own = _same_parameters(target) if id(target) in self._repeated else target
+        layer = MoReLinear(own, adapter_name, current_key, peft_config)
         if adapter_name not in self.active_adapters:
             # A further adapter is not trained until it is made the active one.
             layer.requires_grad_(False)
@@ -75,6 +96,13 @@ class MoReModel(BaseTuner):
         else:
             # On unloading PEFT also hands ``weight`` over, which a trained head of several layers does not have.
             setattr(parent, child_name, new_module)
+
+    def unload(self) -> nn.Module:
+        """The frozen model, as it was before it got adapters: what was merged is taken out again."""
+        for layer in self.model.modules():
+            if isinstance(layer, MoReLayer) and layer.merged:
+                layer.unmerge()
+        return super().unload()
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
@@ -95,7 +123,12 @@ class MoReModel(BaseTuner):
         )
 
 
-def _takes_adapters(module: nn.Module) -> bool:
-    # nn.MultiheadAttention reads its projection's weight without calling it: an adapter there would never run
-    never_called = isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
-    return isinstance(module, nn.Linear | Conv1D) and not never_called
+def _base(module: nn.Module) -> nn.Module:
+    return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+
+
+def _same_parameters(module: nn.Module) -> nn.Module:
+    """A module of the same parameters, which can be given others without a change to the first."""
+    twin = copy.copy(module)
+    twin._parameters = dict(module._parameters)
+    return twin

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from morenas.base.errors import InputError, suggest
+from morenas.base.linear import features, is_linear, why_not_linear
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,37 +22,49 @@ def target_linears(
     """Map the target modules to their ``(in_features, out_features)``, in module order.
 
     Args:
-        model: A task model without adapters.
+        model: A task model. A layer that has an adapter of PEFT already is one target, its insides are none.
         target_modules: ``"all-linear"`` (every linear layer, poolers and output embeddings left out),
             ``"auto"`` (PEFT's defaults for the model type), another string (a regular expression that
             matches the whole name, as in PEFT), or a list of names or name endings.
         exclude: Modules that are trained whole, such as the head; nothing inside them is a target.
     Raises:
-        InputError: If nothing matches, or the model type has no defaults; names modules that are there.
+        InputError: If nothing matches, a list names what is no linear layer though a subclass of one, or the model type
+            has no defaults; names modules that are there.
     """
-    linears = _linears(model, tuple(exclude))
+    layers = _linears(model, tuple(exclude))
+    linears = {name: features(layer) for name, layer in layers.items() if is_linear(layer)}
     names = _auto_names(model) if target_modules == AUTO else target_modules
     matches = _matcher(model, names)
+    odd = {name: why_not_linear(layer) for name, layer in layers.items() if name not in linears and matches(name)}
     chosen = {name: shape for name, shape in linears.items() if matches(name)}
+    if odd and (not chosen or not isinstance(target_modules, str)):
+        raise InputError(_odd(names, odd))
     if not chosen:
         raise InputError(_no_match(names, linears))
     return chosen
 
 
-def _linears(model: nn.Module, exclude: tuple[str, ...]) -> dict[str, tuple[int, int]]:
+def _linears(model: nn.Module, exclude: tuple[str, ...]) -> dict[str, nn.Module]:
+    """Every layer that computes a linear map, or is a subclass of one that may compute more, outside of ``exclude``.
+
+    A layer that has an adapter of PEFT counts as a whole, as in PEFT: its insides are no targets.
+    """
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    shapes: dict[str, tuple[int, int]] = {}
+    found: dict[str, nn.Module] = {}
+    closed = tuple(exclude)
     for name, module in model.named_modules():
-        if any(name == head or name.startswith(head + ".") for head in exclude):
+        if any(name == one or name.startswith(one + ".") for one in closed):
             continue
-        # nn.MultiheadAttention reads its projection's weight without calling it: an adapter there never runs
-        if isinstance(module, nn.Linear) and not isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
-            shapes[name] = (module.in_features, module.out_features)
-        elif isinstance(module, Conv1D):
-            shapes[name] = (module.weight.shape[0], module.weight.shape[1])
-    return shapes
+        base = module
+        if hasattr(module, "get_base_layer"):
+            base, closed = module.get_base_layer(), (*closed, name)
+        elif hasattr(module, "original_module"):  # trained as a whole, beside the pretrained one
+            closed = (*closed, name)
+        if isinstance(base, nn.Linear | Conv1D):
+            found[name] = base
+    return found
 
 
 def _matcher(model: nn.Module, names: str | Sequence[str]) -> Callable[[str], bool]:
@@ -87,6 +100,12 @@ def _auto_names(model: nn.Module) -> list[str]:
         )
     names = DEFAULTS[model_type]
     return [names] if isinstance(names, str) else list(names)
+
+
+def _odd(names: str | Sequence[str], odd: Mapping[str, str]) -> str:
+    name, why = next(iter(odd.items()))
+    more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
+    return f"target_modules={names!r} names '{name}'{more}: {why}. Name other modules, or use {ALL_LINEAR}."
 
 
 def _no_match(names: str | Sequence[str], linears: dict[str, tuple[int, int]]) -> str:

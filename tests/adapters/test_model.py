@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from peft import get_peft_model
+from peft import LoraConfig, get_peft_model
 from tiny_adapters import adapted
 from tiny_models import tiny_classifier
-from torch import nn
+from torch import Tensor, nn
 
 from morenas.adapters import MoReConfig, MoReLayer, set_factors
 from morenas.base.errors import InputError
+from morenas.models import target_linears
 
 
 def modules(**config: Any) -> set[str]:
@@ -40,14 +41,35 @@ def test_an_adapter_inside_a_module_that_is_trained_whole_is_refused_by_name_and
 
 
 def test_a_module_that_is_not_linear_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"word_embeddings': a Embedding cannot take a Monarch adapter"):
+    with pytest.raises(TypeError, match=r"word_embeddings' cannot take a Monarch adapter: a Embedding is no"):
         get_peft_model(tiny_classifier(), MoReConfig(target_modules=["word_embeddings"]))
 
 
 def test_a_projection_that_is_never_called_is_refused() -> None:
     model = nn.TransformerEncoderLayer(8, 2, 16)
-    with pytest.raises(TypeError, match=r"self_attn.out_proj': a NonDynamicallyQuantizableLinear cannot take"):
+    with pytest.raises(TypeError, match=r"self_attn.out_proj' cannot take .*without calling it"):
         get_peft_model(model, MoReConfig(target_modules=["out_proj"]))
+
+
+class Squash(nn.Linear):
+    """A subclass of ``nn.Linear`` that is no linear map, as the routers of some mixtures of experts."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).tanh()
+
+
+def test_a_linear_layer_with_a_forward_of_its_own_is_left_out_of_all_linear_and_refused_by_name() -> None:
+    model = nn.ModuleDict({"plain": nn.Linear(4, 4), "router": Squash(4, 4)})
+    adapted = get_peft_model(model, MoReConfig(target_modules="all-linear"))
+    assert adapted.targeted_module_names == ["plain"]
+    with pytest.raises(TypeError, match=r"'router' cannot take .*its Squash has a forward of its own"):
+        get_peft_model(nn.ModuleDict({"router": Squash(4, 4)}), MoReConfig(target_modules=["router"]))
+
+
+def test_all_linear_takes_a_layer_with_another_adapter_as_a_whole() -> None:
+    lora = get_peft_model(tiny_classifier(), LoraConfig(target_modules=["query", "value"]))
+    model = get_peft_model(lora.base_model.model, MoReConfig(target_modules="all-linear"))
+    assert sorted(model.targeted_module_names) == sorted(target_linears(tiny_classifier(), ".*"))
 
 
 class PackedLinear(nn.Linear):

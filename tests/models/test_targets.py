@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import pytest
 import torch
-from peft import get_peft_model
-from tiny_models import CLASSIFIERS, FAMILIES, HIDDEN, INTERMEDIATE, LANGUAGE_MODELS, LAYERS, Tiny, tiny_classifier
-from torch import nn
+from accelerate.hooks import ModelHook, add_hook_to_module
+from peft import LoraConfig, get_peft_model
+from tiny_models import (
+    CLASSIFIERS,
+    FAMILIES,
+    HIDDEN,
+    INTERMEDIATE,
+    LANGUAGE_MODELS,
+    LAYERS,
+    Tiny,
+    tiny_batch,
+    tiny_classifier,
+)
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PhimoeConfig
 from transformers.pytorch_utils import Conv1D
 
 from morenas.adapters import MoReConfig
 from morenas.base.errors import InputError
 from morenas.models import target_linears
 from morenas.models.load import find_head
+from morenas.space import build_space
+from morenas.supernet import Supernet
 
 LINEARS = {
     "bert": 6 * LAYERS,
@@ -136,3 +150,64 @@ def test_a_broken_regular_expression_is_refused() -> None:
 def test_a_projection_that_is_never_called_is_no_target() -> None:
     model = nn.Sequential(nn.MultiheadAttention(8, 2), nn.Linear(8, 8))
     assert list(target_linears(model)) == ["1"]
+
+
+class Squash(nn.Linear):
+    """A subclass of ``nn.Linear`` that is no linear map, as the routers of some mixtures of experts."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).tanh()
+
+
+def patched() -> nn.Linear:
+    layer = nn.Linear(4, 4)
+    layer.forward = lambda x: x  # type: ignore[assignment]
+    return layer
+
+
+@pytest.mark.parametrize("odd", [Squash(4, 4), patched()], ids=["subclass", "patched"])
+def test_what_has_a_forward_of_its_own_is_no_linear_layer(odd: nn.Linear) -> None:
+    model = nn.ModuleDict({"plain": nn.Linear(4, 4), "odd": odd})
+    assert list(target_linears(model)) == list(target_linears(model, ".*")) == ["plain"]
+    for names in (["odd"], ["plain", "odd"], "odd"):
+        with pytest.raises(InputError, match=r"names 'odd': its \w+ has a forward of its own"):
+            target_linears(model, names)
+
+
+def test_a_router_of_a_mixture_of_experts_is_no_target() -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = PhimoeConfig(**sizes, vocab_size=40, num_key_value_heads=2, num_local_experts=2)
+    model = AutoModelForCausalLM.from_config(config)
+    assert any("router" in name for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    assert {name.rpartition(".")[2] for name in target_linears(model)} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+
+
+def test_a_quantized_layer_is_linear_though_its_class_has_a_forward() -> None:
+    quantizers = pytest.importorskip("bitsandbytes.nn")
+    model = nn.Sequential(quantizers.Linear4bit(64, 32), quantizers.Linear8bitLt(32, 16))
+    assert target_linears(model) == {"0": (64, 32), "1": (32, 16)}
+
+
+def test_a_layer_that_accelerate_has_hooked_is_linear() -> None:
+    model = nn.Sequential(nn.Linear(4, 4))
+    add_hook_to_module(model[0], ModelHook())
+    assert list(target_linears(model)) == ["0"]
+
+
+def test_a_layer_with_an_adapter_is_one_target_and_its_insides_are_none() -> None:
+    lora = get_peft_model(
+        tiny_classifier(), LoraConfig(target_modules=["query", "value"], modules_to_save=["classifier"])
+    )
+    plain = target_linears(tiny_classifier(), ".*", ["classifier"])
+    assert target_linears(lora.base_model.model, ".*") == plain
+
+
+def test_what_is_a_target_beside_another_adapter_can_be_searched_and_attached_by_the_same_names() -> None:
+    model = get_peft_model(tiny_classifier(), LoraConfig(target_modules=["query"])).base_model.model
+    targets = target_linears(model, "all-linear", ["classifier"])
+    supernet = Supernet(model, build_space(targets, [1, 2], [0, 1], granularity="module"))
+    supernet.open()
+    assert model(**tiny_batch()).logits.isfinite().all()
+    supernet.remove()
+    adapted = get_peft_model(model, MoReConfig(target_modules=list(targets)))
+    assert sorted(adapted.targeted_module_names) == sorted(targets)
