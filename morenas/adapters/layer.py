@@ -126,6 +126,12 @@ class MoReLayer(nn.Module, BaseTunerLayer):
         base.weight = frozen
         self.merged_adapters.clear()
 
+    @property
+    def frozen_weight(self) -> Tensor:
+        """The base layer's own weight, without what is merged."""
+        frozen: Tensor = self._frozen[0] if self._frozen else self.get_base_layer().weight
+        return frozen
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Map ``(..., n)`` to ``(..., m)``."""
         if self.disable_adapters and self.merged:

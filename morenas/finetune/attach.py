@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from peft import AdaLoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
+from peft import AdaLoraConfig, LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from morenas.adapters import set_factors
+from morenas.adapters.attached import bare_twin, misplaced, weights_of
 from morenas.base.errors import InputError
 from morenas.finetune.methods import Dora, Head, Method, ShapedMore, Targets, Tuner, method_name
 from morenas.models import is_causal
+
+MOVED = frozenset({"gate_proj", "up_proj", "down_proj"})
+"""Targets that PEFT takes for those of routed experts."""
 
 
 class Parameters(NamedTuple):
@@ -47,15 +52,29 @@ def attach(
     config = method.peft_config(targets, head, total_steps)
     if config is None:
         return _without_adapters(model, method, head)
+    names = _names(config, targets)
+    meant, params = weights_of(model, names), _lora_parameters(config, targets, names)
     with _seeded(seed), _calm():
         try:
             adapted = _adapt(model, config)
         except (ValueError, TypeError, NotImplementedError) as error:
             name = method_name(method)
             raise InputError(f"Method {name} cannot be attached to {type(model).__name__}: {error}") from error
+    if words := misplaced(model, meant, params):
+        raise InputError(_moved(method, model, names, words))
     if isinstance(method, ShapedMore):
         _inherit(adapted, method)
     return adapted
+
+
+def check_attachable(model: PreTrainedModel, method: Method, targets: Targets, head: Sequence[str]) -> None:
+    """Refuse a method that could not be attached later; the model stays as it is.
+
+    Raises:
+        InputError: As of ``attach``.
+    """
+    with bare_twin(model) as twin:
+        attach(twin, method, targets, head, seed=0, total_steps=1)
 
 
 def count_parameters(model: nn.Module, head: Sequence[str] = ()) -> Parameters:
@@ -86,6 +105,30 @@ def _check_quantized(model: PreTrainedModel, method: Method) -> None:
         raise InputError(
             "Method dora: PEFT cannot train it on a CPU beside model.quantization=bnb_8bit; use int8, or none."
         )
+
+
+def _names(config: PeftConfig, targets: Targets) -> list[str]:
+    """The targets that a config names: all of them, or those that a rank of zero has left."""
+    named: Any = getattr(config, "target_modules", None)
+    return [name for name in targets if isinstance(named, str) or named is None or name in named]
+
+
+def _moved(method: Method, model: nn.Module, names: Sequence[str], words: str) -> str:
+    kept = sorted({name.rpartition(".")[2] for name in names} - MOVED)
+    return (
+        f"Method {method_name(method)}: PEFT does not put its adapters onto the targets of this "
+        f"{type(model).__name__}: {words}. On mixtures of experts it moves {', '.join(sorted(MOVED))} to other weights "
+        f"(huggingface/peft#3711): leave them out (space.target_modules='[{','.join(kept)}]'), or use "
+        "method=more, whose targets it leaves alone."
+    )
+
+
+def _lora_parameters(config: PeftConfig, targets: Targets, names: Sequence[str]) -> dict[str, int] | None:
+    """Parameters of each adapter of a LoRA; None for other methods."""
+    if type(config) is not LoraConfig:
+        return None
+    ranks = {name: config.rank_pattern.get(re.escape(name), config.r) for name in names}
+    return {name: rank * sum(targets[name]) + config.use_dora * targets[name][1] for name, rank in ranks.items()}
 
 
 def _without_adapters(model: PreTrainedModel, method: Method, head: Sequence[str]) -> nn.Module:

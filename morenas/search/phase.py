@@ -15,6 +15,7 @@ from morenas.search.config import SearchRunConfig
 from morenas.search.requests import BudgetSettings, SpaceSettings
 
 if TYPE_CHECKING:
+    from morenas.finetune.methods import Targets
     from morenas.run.session import Session
     from morenas.search.engine import SearchOutcome
     from morenas.space import Architecture, Budget, SearchSpace
@@ -92,6 +93,8 @@ def search(run: Session, config: SearchRunConfig) -> tuple[Architecture, Tensors
     inherited = run.directory.checkpoints / "inherited.safetensors"
     if not (run.directory.architecture.exists() and inherited.exists()):
         modules = run.targets(config.space.target_modules, config.space.exclude_modules)
+        if compares_with_lora(config):
+            check_lora(run, modules)
         space = fill(SpaceSettings, config.space).build(modules, cost=chosen(config.budget))
         budget = fill(BudgetSettings, config.budget).resolve(space, run.model_parameters)
         outcome = run_search(run, config, space, budget)
@@ -175,6 +178,15 @@ def finetune_found(
         details["learnt_nothing"] = words
     method = More().with_architecture(architecture, factors if inherit else {}, head if inherit else {})
     return fit(run, method, targets, "finetune", run.directory.adapter, details, **changes)
+
+
+def check_lora(run: Session, targets: Targets) -> None:
+    """Refuse before the search a LoRA that could not be attached after it."""
+    from morenas.finetune.attach import check_attachable
+    from morenas.finetune.methods import RankedLora
+
+    pretrained = run.base.get()
+    check_attachable(pretrained.model, RankedLora(rank=1, ranks=dict.fromkeys(targets, 1)), targets, pretrained.head)
 
 
 def finetune_lora(run: Session, config: SearchRunConfig, architecture: Architecture) -> dict[str, Any]:

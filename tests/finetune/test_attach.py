@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import cycle
+from typing import Any
 
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from tiny_mixtures import MIXTURES, MOVED, tiny_mixture
 from tiny_models import FAMILIES, shallow, tiny_batch
 from tiny_training import tiny_architecture
 from torch import Tensor, nn
 
 from morenas.base.errors import InputError
-from morenas.finetune.attach import attach, count_parameters
+from morenas.finetune.attach import attach, check_attachable, count_parameters
 from morenas.finetune.methods import (
     AdaLora,
     Boft,
@@ -175,3 +179,58 @@ def test_gradients_reach_what_is_trained_and_nothing_else(method: Method) -> Non
 def test_attaching_is_silent(method: Method, recwarn: pytest.WarningsRecorder) -> None:
     attached(method, "bert" if isinstance(method, Boft) else "gpt2")
     assert not [str(warning.message) for warning in recwarn]
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", MOVED)
+@pytest.mark.parametrize("method", [Lora(rank=2), RankedLora(rank=2, ranks={})], ids=["lora", "equal parameters"])
+def test_a_lora_that_peft_puts_elsewhere_is_refused_with_the_way_out(name: str, method: Lora) -> None:
+    model = tiny_mixture(name)
+    targets = target_linears(model)
+    if isinstance(method, RankedLora):
+        method = RankedLora(rank=2, ranks=equal_parameter_lora(2272, targets))
+    with pytest.raises(InputError, match=r"gate_proj.*leave them out \(space\.target_modules='\[(.*)\]'\)") as said:
+        attach(model, method, targets, (), seed=0, total_steps=100)
+    kept = str(said.value).split("='[")[1].split("]'")[0].split(",")
+    again = tiny_mixture(name)
+    attached = attach(again, Lora(rank=2), target_linears(again, kept), (), seed=0, total_steps=100)
+    assert count_parameters(attached).adapter == sum(2 * (n + m) for n, m in target_linears(again, kept).values())
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_mixture_of_experts_takes_monarch_adapters_on_its_targets_alone(name: str) -> None:
+    model = tiny_mixture(name)
+    targets = target_linears(model)
+    adapted: Any = attach(model, More(nblocks=2, blk_r=2), targets, (), seed=0, total_steps=100)
+    assert set(adapted.targeted_module_names) == set(targets)
+
+
+@pytest.mark.parametrize("name", [name for name in MIXTURES if name not in MOVED])
+def test_a_lora_that_peft_leaves_where_it_was_meant_to_go_is_attached(name: str) -> None:
+    model = tiny_mixture(name)
+    targets = target_linears(model)
+    adapted = attach(model, Lora(rank=2), targets, (), seed=0, total_steps=100)
+    assert count_parameters(adapted).adapter == sum(2 * (n + m) for n, m in targets.values())
+
+
+def test_a_rank_that_reaches_another_module_by_its_ending_is_refused() -> None:
+    model = nn.ModuleDict({"dense": nn.Linear(4, 4), "inner": nn.ModuleDict({"dense": nn.Linear(4, 4)})})
+    targets = {"dense": (4, 4), "inner.dense": (4, 4)}
+    ranked: Any = RankedLora(rank=1, ranks={"dense": 2, "inner.dense": 1})
+    with pytest.raises(InputError, match=r"inner\.dense 16 and not 8"):
+        attach(model, ranked, targets, (), seed=0, total_steps=100)  # type: ignore[arg-type]
+
+
+def test_asking_whether_a_method_can_be_attached_changes_nothing() -> None:
+    model = tiny_mixture(MOVED[0])
+    before, flags = weights(model), [parameter.requires_grad for parameter in model.parameters()]
+    for method in (Lora(rank=1), More()):
+        with contextlib.suppress(InputError):
+            check_attachable(model, method, target_linears(model), ())
+    after = weights(model)
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert flags == [parameter.requires_grad for parameter in model.parameters()]
+    assert not [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
