@@ -18,3 +18,10 @@ def suggest(name: str, choices: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the choice nearest to ``name``, or an empty string."""
     near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def one_line(error: BaseException, longest: int = 300) -> str:
+    """An error of another library's in one line: its kind and all that it says, cut where it runs on."""
+    words = " ".join(str(error).split())
+    said = words if len(words) <= longest else words[: longest - 2] + " …"
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from morenas.base.errors import InputError
+from morenas.base.errors import InputError, one_line
 from morenas.base.registry import registry
 from morenas.tracking.jsonl import JsonLines
 from morenas.tracking.observer import Observer
@@ -55,10 +55,7 @@ class Trackers:
                 call(tracker)
             except Exception as error:
                 self.others.remove(tracker)
-                reason = (str(error).splitlines() or [""])[0]
-                self.notify(
-                    f"{type(tracker).__name__} failed ({type(error).__name__}: {reason}); the run goes on without it."
-                )
+                self.notify(f"{type(tracker).__name__} failed ({one_line(error)}); the run goes on without it.")
 
 
 class TrackedObserver:

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import json
 import os
-import socket
+import shlex
+import ssl
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from netrc import NetrcParseError, netrc
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, Literal
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlparse
+from urllib.request import Request, urlopen
 
+from morenas.base.errors import InputError, one_line
 from morenas.base.files import write_text
 from morenas.base.settings import check_names, one_of
 from morenas.tracking.tracker import TrackedRun, Tracker
 
 FIRST_HOST = "api.wandb.ai"  # keys kept under this name open the public server whatever its name is now
-PROBE_SECONDS = 3.0
+PROBE_SECONDS = 4.0
 INIT_SECONDS = 20.0
+GATEWAY = 500  # the first HTTP status of a server that fails
+SILENT: set[str] = set()
+"""Servers that did not answer; the jobs of a sweep, which share a process, do not ask them again."""
+OUTSIDE = {"disabled": "disabled", "offline": "offline", "dryrun": "offline"}
+"""What ``WANDB_MODE`` and the settings file may forbid."""
+TRUE = ("1", "true", "yes", "on")
+NAME_LENGTH, TAG_LENGTH = 128, 64
+"""Characters that W&B's server takes."""
+
+Mode = Literal["online", "offline", "disabled"]
 
 
 @dataclass
@@ -43,14 +59,38 @@ class WandbTracker(Tracker):
 
     def __post_init__(self) -> None:
         check_names(self, "tracking.wandb")
+        for name, value in (("project", self.project), ("group", self.group)):
+            if value is not None and not 1 <= len(value) <= NAME_LENGTH:
+                raise InputError(f"tracking.wandb.{name}: has {len(value)} characters; W&B takes 1 to {NAME_LENGTH}.")
+        if found := set(self.project) & set("/\\#?%:"):
+            raise InputError(f"tracking.wandb.project={self.project}: W&B takes no {' '.join(sorted(found))} in it.")
+        for tag in self.tags:
+            if not 1 <= len(tag) <= TAG_LENGTH:
+                raise InputError(
+                    f"tracking.wandb.tags: '{tag[:20]}' has {len(tag)} characters; W&B takes 1 to {TAG_LENGTH}."
+                )
 
     def open(self, run: TrackedRun) -> None:
         """Begin the run, or go on with it; W&B's own files go to ``wandb`` in the run directory."""
-        import wandb
-
         mode = choose_mode(self.mode)
         os.environ.setdefault("WANDB_SILENT", "true")
-        self.run = wandb.init(
+        try:
+            self.run = self._begin(run, mode)
+        except Exception as error:  # of three libraries, whatever a server or a login may do
+            if mode != "online":
+                raise
+            SILENT.add(_server())
+            print(f"W&B: {one_line(error)}; this run is kept offline.")
+            mode, self.run = "offline", self._begin(run, "offline")
+        if mode == "offline":
+            print(f"W&B is offline; to send this run: wandb sync {shlex.quote(str(Path(self.run.dir).parent))}")
+
+    def _begin(self, run: TrackedRun, mode: Mode) -> Any:
+        import wandb
+
+        if mode == "disabled":
+            return wandb.init(mode="disabled", reinit="finish_previous")
+        return wandb.init(
             id=kept_id(run.directory),
             resume="allow",
             mode=mode,
@@ -66,8 +106,6 @@ class WandbTracker(Tracker):
             reinit="finish_previous",
             settings=wandb.Settings(silent=True, init_timeout=INIT_SECONDS, console="off"),
         )
-        if mode == "offline":
-            print(f"W&B is offline; to send this run: wandb sync {Path(self.run.dir).parent}")
 
     def start(self, phase: str, done: int) -> None:
         """Let the phase's curves run over the phase's own steps."""
@@ -121,27 +159,46 @@ def kept_id(directory: Path) -> str:
     return path.read_text()
 
 
-def choose_mode(mode: str) -> Literal["online", "offline", "disabled"]:
-    """Settle "auto"; an explicit "online" must answer.
+def choose_mode(mode: str) -> Mode:
+    """Settle "auto"; what the environment or wandb's settings file forbids stays forbidden, whatever the mode.
 
-    Raises:
-        ConnectionError: If the mode is "online" and the server does not answer.
+    ``WANDB_MODE``, ``WANDB_DISABLED`` and ``wandb offline`` say how W&B is used on this machine: an explicit mode would
+    override them in ``wandb.init``. A server that does not answer is said once; the run is then kept offline.
     """
-    if mode == "disabled":
+    said, words = _said_outside()
+    if "disabled" in (mode, said):
+        if mode in ("online", "offline"):
+            print(f"W&B: {words} switches it off, in spite of tracking.wandb.mode={mode}.")
         return "disabled"
-    import wandb
-
-    if mode == "offline" or os.environ.get("WANDB_MODE") == "offline":
+    if "offline" in (mode, said):
+        if mode == "online":
+            print(f"W&B: {words} keeps this run offline, in spite of tracking.wandb.mode=online.")
         return "offline"
-    url = wandb.setup().settings.base_url
+    url = _server()
     if mode == "auto" and not _has_login(url):
         return "offline"
-    if _answers(url):
+    if url not in SILENT and _answers(url):
         return "online"
-    if mode == "online":
-        raise ConnectionError(f"{url} does not answer; use tracking.wandb.mode=offline")
+    SILENT.add(url)
     print(f"W&B: {url} does not answer; this run is kept offline.")
     return "offline"
+
+
+def _said_outside() -> tuple[str, str]:
+    """The mode that the environment or wandb's settings file asks for, empty for none; and where it says so."""
+    for name in ("WANDB_DISABLED", "WANDB_MODE"):
+        value = os.environ.get(name, "").strip().lower()
+        if mode := (OUTSIDE.get(value, "") if name == "WANDB_MODE" else "disabled" * (value in TRUE)):
+            return mode, f"{name}={value}"
+    import wandb
+
+    return OUTSIDE.get(str(wandb.setup().settings.mode), ""), "wandb's settings file"
+
+
+def _server() -> str:
+    import wandb
+
+    return str(wandb.setup().settings.base_url)
 
 
 def _has_login(url: str) -> bool:
@@ -162,13 +219,25 @@ def _has_login(url: str) -> bool:
 
 
 def _answers(url: str) -> bool:
-    # Behind a proxy a direct connection fails although wandb would get through.
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
-        return True
-    parsed = urlparse(url)
-    address = (parsed.hostname or "", parsed.port or (80 if parsed.scheme == "http" else 443))
+    """Whether a server says anything to the first question that wandb puts to it; proxies are those of the environment.
+
+    A server may take the connection and never answer, or answer a byte at a time: the whole has one deadline.
+    """
+    said = Event()
+    Thread(target=_ask, args=(url, said), daemon=True).start()
+    return said.wait(PROBE_SECONDS)
+
+
+def _ask(url: str, said: Event) -> None:
+    question = Request(f"{url}/graphql", b'{"query": "{ viewer { id } }"}', {"Content-Type": "application/json"})
     try:
-        with socket.create_connection(address, timeout=PROBE_SECONDS):
-            return True
-    except OSError:
-        return False
+        urlopen(question, timeout=PROBE_SECONDS).close()
+    except HTTPError as error:
+        if error.code >= GATEWAY:  # a proxy answers for a server that is not there
+            return
+    except URLError as error:
+        if not isinstance(error.reason, ssl.SSLError):  # wandb may know certificates that Python does not
+            return
+    except (OSError, HTTPException, ValueError):
+        return
+    said.set()

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 import wandb
 from PIL import Image
 
+from morenas.base.errors import InputError
 from morenas.space import Architecture, ModuleShape
 from morenas.tracking import TrackedRun
 from morenas.tracking.trackers import Trackers, build_trackers
-from morenas.tracking.wandb import choose_mode
+from morenas.tracking.wandb import WandbTracker, choose_mode
 
 ARCHITECTURE = Architecture(
     "tiny",
@@ -41,7 +46,8 @@ def written(directory: Path) -> bytes:
 
 @pytest.fixture
 def no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+    monkeypatch.setattr("morenas.tracking.wandb.SILENT", set())
+    for name in ("WANDB_MODE", "WANDB_DISABLED", "WANDB_API_KEY", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", os.devnull)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
@@ -116,16 +122,170 @@ def test_auto_without_a_login_is_offline_and_says_how_to_send_it(
 
 
 @pytest.mark.usefixtures("no_login")
-def test_online_that_does_not_answer_is_said_once_and_the_run_goes_on(
+def test_online_that_does_not_answer_is_said_once_and_the_run_is_kept_offline(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trackers = build(tmp_path, "online")
+    for name in ("one", "two"):
+        build(tmp_path / name, "online").close(failed=False)
+        assert list((tmp_path / name / "wandb").glob("offline-run-*"))
     said = capsys.readouterr().out
-    assert said.count("WandbTracker failed") == 1 and "http://127.0.0.1:9 does not answer" in said
+    assert said.count("http://127.0.0.1:9 does not answer; this run is kept offline") == 2
+
+
+@pytest.mark.usefixtures("no_login")
+def test_a_login_that_w_and_b_refuses_leaves_the_run_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin = wandb.init
+
+    def refuse(**settings: Any) -> Any:
+        if settings["mode"] == "online":
+            raise wandb.errors.CommError("the project\nis not yours")
+        return begin(**settings)
+
+    monkeypatch.setattr("morenas.tracking.wandb.choose_mode", lambda mode: "online")
+    monkeypatch.setattr("wandb.init", refuse)
+    build(tmp_path, "online").close(failed=False)
+    said = capsys.readouterr().out
+    assert "CommError: the project is not yours; this run is kept offline" in said and "wandb sync" in said
+    assert list((tmp_path / "wandb").glob("offline-run-*"))
+
+
+class Server:
+    """Takes connections, and answers by ``answer``, or never."""
+
+    def __init__(self, answer: Callable[[socket.socket], None]) -> None:
+        self.door = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.door.getsockname()[1]}"
+        self.answer, self.guests = answer, []  # type: ignore[var-annotated]
+        Thread(target=self.serve, daemon=True).start()
+
+    def serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                guest, _ = self.door.accept()
+                self.guests.append(guest)
+                Thread(target=self.answer, args=(guest,), daemon=True).start()
+
+
+def silent(guest: socket.socket) -> None:
+    """Never a word."""
+
+
+def dripping(guest: socket.socket) -> None:
+    """A byte at a time, and never the end of a line."""
+    with contextlib.suppress(OSError):
+        while True:
+            guest.sendall(b"H")
+            time.sleep(0.2)
+
+
+def gateway(guest: socket.socket) -> None:
+    """A proxy whose server is gone."""
+    guest.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+
+
+def refusing(guest: socket.socket) -> None:
+    """W&B's own answer to a question without a key."""
+    guest.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+
+
+@pytest.mark.usefixtures("no_login")
+@pytest.mark.parametrize(
+    ("answer", "mode"), [(silent, "offline"), (dripping, "offline"), (gateway, "offline"), (refusing, "online")]
+)
+def test_a_server_that_takes_connections_and_says_nothing_costs_five_seconds_once(
+    answer: Callable[[socket.socket], None], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(answer)
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    wandb.teardown()
+    wandb.setup()
+    begun = time.monotonic()
+    assert choose_mode("auto") == mode
+    assert time.monotonic() - begun < 5
+    if mode == "offline":
+        asked = len(server.guests)
+        assert choose_mode("online") == "offline" and len(server.guests) == asked
+
+
+@pytest.mark.usefixtures("no_login")
+@pytest.mark.parametrize("wanted", ["auto", "online", "offline"])
+@pytest.mark.parametrize(
+    ("name", "value", "mode"),
+    [
+        ("WANDB_MODE", "disabled", "disabled"),
+        ("WANDB_MODE", "dryrun", "offline"),
+        ("WANDB_MODE", "offline", "offline"),
+        ("WANDB_DISABLED", "true", "disabled"),
+        ("WANDB_DISABLED", "1", "disabled"),
+        ("settings", "disabled", "disabled"),
+        ("settings", "offline", "offline"),
+    ],
+)
+def test_what_forbids_w_and_b_outside_is_obeyed_whatever_the_mode(
+    wanted: str,
+    name: str,
+    value: str,
+    mode: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    monkeypatch.setattr("morenas.tracking.wandb._answers", lambda url: True)
+    if name == "settings":  # what ``wandb offline`` and ``wandb disabled`` write
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("WANDB_DIR")
+        (tmp_path / "wandb").mkdir()
+        (tmp_path / "wandb" / "settings").write_text(f"[default]\nmode = {value}\n")
+    else:
+        monkeypatch.setenv(name, value)
+    wandb.teardown()
+    assert choose_mode(wanted) == mode
+    assert ("in spite of" in capsys.readouterr().out) == (wanted not in ("auto", mode))
+
+
+@pytest.mark.usefixtures("no_login")
+@pytest.mark.parametrize("value", ["", "false", "0", "online"])
+def test_what_forbids_nothing_changes_nothing(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    monkeypatch.setenv("WANDB_MODE" if value == "online" else "WANDB_DISABLED", value)
+    monkeypatch.setattr("morenas.tracking.wandb._answers", lambda url: True)
+    wandb.teardown()
+    assert choose_mode("auto") == "online"
+
+
+@pytest.mark.usefixtures("no_login")
+def test_a_disabled_run_leaves_nothing_of_w_and_b(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    wandb.teardown()
+    trackers = build(tmp_path / "run", "auto")
+    trackers.notify = pytest.fail
     trackers.start("search", 0)
     trackers.log("search", 1, {"search/lower_loss": 0.5})
+    trackers.architecture(ARCHITECTURE)
+    trackers.summary({"adapter_params": 1})
+    trackers.artifact(tmp_path / "run", "adapter")
     trackers.close(failed=False)
-    assert (tmp_path / "search" / "metrics.jsonl").read_text() and not capsys.readouterr().out
+    assert not (tmp_path / "run" / "wandb").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"tags": ["fine", "t" * 80]}, r"tags: 'tttttttttttttttttttt' has 80 characters; W&B takes 1 to 64"),
+        ({"tags": [""]}, "tags: '' has 0 characters"),
+        ({"group": "g" * 150}, "group: has 150 characters; W&B takes 1 to 128"),
+        ({"project": "p" * 129}, "project: has 129 characters"),
+        ({"project": "a/b:c"}, "project=a/b:c: W&B takes no / : in it"),
+    ],
+    ids=str,
+)
+def test_names_that_w_and_b_does_not_take_are_refused_by_their_setting(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        WandbTracker(**settings)
 
 
 @pytest.mark.usefixtures("no_login")
@@ -137,6 +297,7 @@ def test_auto_is_online_with_a_key_for_this_server_only(
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert choose_mode("auto") == "offline"
     assert ("http://127.0.0.1:9 does not answer" in capsys.readouterr().out) == login
+    monkeypatch.setattr("morenas.tracking.wandb.SILENT", set())
     monkeypatch.setattr("morenas.tracking.wandb._answers", lambda url: True)
     assert choose_mode("auto") == ("online" if login else "offline")
 
@@ -144,7 +305,7 @@ def test_auto_is_online_with_a_key_for_this_server_only(
 @pytest.mark.usefixtures("no_login")
 def test_auto_asks_no_question_on_a_terminal() -> None:
     ours, theirs = pty.openpty()
-    code = "from morenas.tracking.wandb import choose_mode; assert choose_mode('auto') == 'offline'"
+    code = "from morenas.tracking.wandb import WandbTracker, choose_mode; assert choose_mode('auto') == 'offline'"
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_SILENT"}
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
