@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from morenas.base.registry import register
     from morenas.export.functions import from_lora, from_published, to_lora, to_merged
     from morenas.finetune.language import score_records
-    from morenas.models.load import find_head, load_pretrained
+    from morenas.models.heads import find_head
+    from morenas.models.load import load_pretrained
     from morenas.models.targets import target_linears
     from morenas.search.data import SearchData
     from morenas.search.engine import SearchOutcome, search_architecture
@@ -59,7 +60,8 @@ _HOMES = {
     "morenas.base.errors": ("InputError", "RunError"),
     "morenas.base.registry": ("register",),
     "morenas.export.functions": ("from_lora", "from_published", "to_lora", "to_merged"),
-    "morenas.models.load": ("find_head", "load_pretrained"),
+    "morenas.models.heads": ("find_head",),
+    "morenas.models.load": ("load_pretrained",),
     "morenas.models.targets": ("target_linears",),
     "morenas.finetune.language": ("score_records",),
     "morenas.search.settings": ("SearchSettings",),

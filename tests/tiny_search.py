@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from morenas import search_architecture
 from morenas.models import target_linears
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 from morenas.search.engine import SearchOutcome, SearchSettings
 from morenas.space import SearchSpace, build_space
 

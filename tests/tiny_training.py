@@ -19,7 +19,7 @@ from morenas.finetune.loop import FinetuneData
 from morenas.finetune.methods import Lora, Method
 from morenas.finetune.settings import TrainingSettings
 from morenas.models import target_linears
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 from morenas.space import Architecture, ModuleShape
 
 SETTINGS = TrainingSettings(learning_rate=5e-3, max_steps=12, batch_size=8, evals=4)

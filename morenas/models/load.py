@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from morenas.base.errors import InputError
 from morenas.base.kinds import CAUSAL
+from morenas.models.heads import find_head, head_config, head_to_come
 from morenas.models.pooling import RECORDED, check_pooling, pool_by_mean
 from morenas.models.quiet import quiet_transformers
-from morenas.models.source import WAYS_OUT, ModelSource, resolve_model
+from morenas.models.source import ModelSource, cannot_load, resolve_model
 from morenas.models.weights import FrozenWeights
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def load_pretrained(
     attn_implementation: str | None = None,
     weights: FrozenWeights = FrozenWeights(),  # noqa: B008  it is frozen
     pooling: str = "own",
+    trust_remote_code: bool = False,
 ) -> Pretrained:
     """Load a model by ``AutoModelForSequenceClassification``, or by ``AutoModelForCausalLM`` for a causal kind.
 
@@ -65,14 +67,15 @@ def load_pretrained(
         weights: How the frozen weights are kept.
         pooling: "mean" lets the head of an encoder read the mean of all tokens; "own" what the model gives it by
             itself, or what its config records of an earlier "mean".
+        trust_remote_code: Run code that the model's own folder brings; else a model that needs such code is refused.
     Raises:
         InputError: If the model is missing, incomplete, damaged or of another kind, or if this machine cannot keep its
             weights as ``weights`` says, or if it cannot pool so.
     """
     check_pooling(pooling, kind)
-    source, causal = resolve_model(name_or_path), kind in CAUSAL
-    labels = {} if causal else _head_config(num_labels, label_names, kind)
-    new_head = _head_to_come(source, labels) if weights.quantized and not causal else ()
+    source, causal = resolve_model(name_or_path, trust_remote_code), kind in CAUSAL
+    labels = {} if causal else head_config(num_labels, label_names, kind)
+    new_head = head_to_come(source, labels) if weights.quantized and not causal else ()
     options = weights.options(new_head) | labels
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
@@ -93,68 +96,11 @@ def load_pretrained(
     return Pretrained(model, tokenizer, source.name, head, _fingerprint(source, model), notes)
 
 
-def find_head(model: nn.Module, new_keys: Iterable[str] = ()) -> tuple[str, ...]:
-    """Name the modules that a task trains with any adapter, in module order.
-
-    Args:
-        model: A task model.
-        new_keys: Parameters that are in no checkpoint.
-    Returns:
-        Modules with parameters outside the pretrained network (``base_model_prefix``), and inside it those
-        whose own parameters are new, such as a pooler that the checkpoint lacks.
-    """
-    prefix = getattr(model, "base_model_prefix", "")
-    head = {key.rpartition(".")[0] for key in new_keys}
-    if prefix and hasattr(model, prefix):
-        outside = {
-            name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())
-        }
-        head = {name for name in head if name.partition(".")[0] not in outside} | outside
-    return tuple(name for name, _ in model.named_modules() if name in head)
-
-
-def pretrained_parameters(model: nn.Module, head: Sequence[str]) -> int:
-    """Parameters of a model before any adapter is put into it, its head not counted."""
-    known: Any = model
-    # transformers knows how many parameters a quantized weight stands for
-    count = known.num_parameters() if hasattr(model, "num_parameters") else _count(model)
-    return int(count) - sum(_count(model.get_submodule(name)) for name in head)
-
-
-def _count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def is_causal(model: nn.Module) -> bool:
     """Whether a model is a causal language model of transformers."""
     from transformers import PreTrainedModel
 
     return isinstance(model, PreTrainedModel) and bool(model.can_generate())
-
-
-def _head_config(num_labels: int, label_names: Sequence[str] | None, kind: str) -> dict[str, Any]:
-    if kind == "regression":
-        return {"num_labels": 1, "problem_type": "regression"}
-    names = list(label_names) if label_names else [f"LABEL_{index}" for index in range(num_labels)]
-    return {
-        "id2label": dict(enumerate(names)),
-        "label2id": {name: index for index, name in enumerate(names)},
-        "problem_type": "single_label_classification",
-    }
-
-
-def _head_to_come(source: ModelSource, labels: Mapping[str, Any]) -> tuple[str, ...]:
-    """The head that a classifier will have, found without its weights: quantization must know it before they load."""
-    import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    with quiet_transformers():
-        try:
-            config = AutoConfig.from_pretrained(source.location, local_files_only=source.local, **labels)
-            with torch.device("meta"):
-                return find_head(AutoModelForSequenceClassification.from_config(config))
-        except Exception as error:  # as in _load_model, any kind
-            raise _cannot_load(source, "model", error) from error
 
 
 def _load_model(
@@ -169,7 +115,7 @@ def _load_model(
         try:
             loaded: Any = kind.from_pretrained(
                 source.location,
-                local_files_only=source.local,
+                **source.options,
                 ignore_mismatched_sizes=True,  # a head for other labels is replaced, and a note says so
                 output_loading_info=True,
                 **options,
@@ -178,7 +124,7 @@ def _load_model(
             return model, loading
         except Exception as error:  # unpickling errors among them, which share no base with the others
             what = "model" if "quantization_config" not in options else "quantized model"
-            raise _cannot_load(source, what, error, causal) from error
+            raise cannot_load(source, what, error, causal) from error
 
 
 def _load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
@@ -186,17 +132,11 @@ def _load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
     with quiet_transformers():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source.location, local_files_only=source.local)
+            tokenizer = AutoTokenizer.from_pretrained(source.location, **source.options)
         except Exception as error:  # tokenizers raises bare Exceptions for a damaged file
-            raise _cannot_load(source, "tokenizer", error) from error
+            raise cannot_load(source, "tokenizer", error) from error
     tokenizer.padding_side = "right"  # position ids of decoders count from the left
     return tokenizer
-
-
-def _cannot_load(source: ModelSource, what: str, error: Exception, causal: bool = False) -> InputError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    kind = "causal language model" if causal else "text classifier"
-    return InputError(f"Model '{source.name}': its {what} cannot be loaded as a {kind}: {reason} To go on, {WAYS_OUT}.")
 
 
 def _check_base(source: ModelSource, model: PreTrainedModel, new: set[str], mismatched: set[str]) -> None:

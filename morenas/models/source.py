@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -37,23 +38,31 @@ class ModelSource:
         name: What the user wrote.
         location: What ``from_pretrained`` gets: a folder or a hub name.
         weights: Weight files of a local folder; empty for the hub.
+        trusted: Whether code that the model's folder brings may run.
     """
 
     name: str
     location: str
     weights: tuple[Path, ...] = ()
+    trusted: bool = False
 
     @property
     def local(self) -> bool:
         """Whether the model is in a folder of this machine."""
         return bool(self.weights)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What every ``from_pretrained`` gets; without a word about trust, transformers would ask on a terminal."""
+        return {"local_files_only": self.local, "trust_remote_code": self.trusted}
 
-def resolve_model(name_or_path: str) -> ModelSource:
+
+def resolve_model(name_or_path: str, trust_remote_code: bool = False) -> ModelSource:
     """Find a model and check that it can be loaded, before anything heavy is imported.
 
     Args:
         name_or_path: ``"demo"``, a folder, or a name on the hub.
+        trust_remote_code: Whether code that the model's folder brings may run.
     Raises:
         InputError: If the folder is missing or lacks config, weights or tokenizer, if its weights are cut
             short, or if the hub is needed and out of reach.
@@ -62,7 +71,7 @@ def resolve_model(name_or_path: str) -> ModelSource:
         return _folder(name_or_path, Path(str(files("morenas") / "assets" / "demo")))
     path = Path(name_or_path).expanduser()
     if path.is_dir():
-        return _folder(name_or_path, path)
+        return replace(_folder(name_or_path, path), trusted=trust_remote_code)
     if path.exists():
         raise InputError(
             f"model.name_or_path={name_or_path!r} is a file; name the folder that holds config.json, "
@@ -76,7 +85,20 @@ def resolve_model(name_or_path: str) -> ModelSource:
         )
     if (need := hub_need(name_or_path)) is not None:
         require_hub(need)
-    return ModelSource(name_or_path, name_or_path)
+    return ModelSource(name_or_path, name_or_path, trusted=trust_remote_code)
+
+
+def cannot_load(source: ModelSource, what: str, error: Exception, causal: bool = False) -> InputError:
+    """The error of a model that a library does not load, in one line."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    kind = "causal language model" if causal else "text classifier"
+    if not source.trusted and "trust_remote_code" in str(error):
+        return InputError(
+            f"Model '{source.name}': its {what} needs code that the model's own folder brings, and morenas runs none. "
+            "Where you have read that code and trust it, set model.trust_remote_code=true (in an export "
+            "trust_remote_code=true). Else choose a model of a type that transformers knows."
+        )
+    return InputError(f"Model '{source.name}': its {what} cannot be loaded as a {kind}: {reason} To go on, {WAYS_OUT}.")
 
 
 def hub_need(name_or_path: str) -> Need | None:

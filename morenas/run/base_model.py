@@ -47,6 +47,7 @@ class BaseModel:
             model.attn_implementation,
             weights,
             model.pooling,
+            model.trust_remote_code,
         )
         loaded: Any = pretrained.model
         if self.task.spec.causal:

@@ -25,11 +25,13 @@ class ModelKeys:
             choice.
         pooling: What a classifier's head reads of a sequence: "own", as the model does it by itself, for most the first
             token; or "mean" of all tokens, as sentence encoders (MiniLM, mpnet, e5 and others) were trained.
+        trust_remote_code: Run code that the model's own folder brings; else a model that needs such code is refused.
     """
 
     name_or_path: str = MISSING
     attn_implementation: str | None = None
     pooling: str = one_of(POOLINGS, "own")
+    trust_remote_code: bool = False
 
 
 @dataclass

@@ -31,10 +31,12 @@ from morenas.run.directory import RunDirectory
 from morenas.run.ending import REFUSED, exit_status, fail, refuse
 from morenas.run.hydra_errors import explain, key_of
 from morenas.run.listing import HELP
-from morenas.run.reading import read_unfinished
+from morenas.run.reading import RunRecord, read_unfinished
 from morenas.run.usage import usage
+from morenas.tracking.wandb import NAME_LENGTH
 
 CONFIGS = Path(config_directory())
+TRUST = "model.trust_remote_code"
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def _job(command: Command, composed: DictConfig) -> float:
     try:
         config = to_config(composed, command.schema)
         if not alone and config.tracking.wandb.group is None:
-            config.tracking.wandb.group = Path(settings.sweep.dir).name
+            config.tracking.wandb.group = Path(settings.sweep.dir).name[:NAME_LENGTH]
         directory.begin(command.name, config, list(settings.overrides.task))
         return _execute(command, config, directory)
     except RunError as error:
@@ -144,18 +146,36 @@ def _job(command: Command, composed: DictConfig) -> float:
 
 
 def _resume(command: Command, path: Path, words: Sequence[str]) -> None:
-    if extra := [word for word in words if key_of(word) != "resume"]:
+    if extra := [word for word in words if key_of(word) not in ("resume", TRUST)]:
         raise InputError(
             f"resume={path}: a resumed run keeps its own configuration; leave out {' '.join(extra)}, or start a "
             "new run."
         )
     record = read_unfinished(path, command.name)
+    check_trust(path, record, words)
     _execute(command, to_config(OmegaConf.create(record.config), command.schema), RunDirectory(path))
+
+
+def check_trust(path: Path, record: RunRecord, words: Sequence[str]) -> None:
+    """Let a resumed run trust the code of its model only where that is said by hand again: anybody can write a record.
+
+    Raises:
+        InputError: If the word is missing, or the run was begun without it.
+    """
+    recorded = bool((record.config.get("model") or {}).get("trust_remote_code"))
+    if recorded != (f"{TRUST}=true" in words):
+        raise InputError(
+            f"resume={path}: this run was begun with {TRUST}=true, so that code from its model's folder would run. If "
+            f"you trust that code, say so again: resume={path} {TRUST}=true."
+            if recorded
+            else f"resume={path}: this run was begun without {TRUST}=true; leave it out, or start a new run."
+        )
 
 
 def _execute(command: Command, config: Any, directory: RunDirectory) -> float:
     """Do the work; if it is cut off, say how to go on."""
-    go_on = f"go on with: python -m morenas.{command.name} resume={directory.path}"
+    trusted = f" {TRUST}=true" if config.model.trust_remote_code else ""
+    go_on = f"go on with: python -m morenas.{command.name} resume={directory.path}{trusted}"
     try:
         with directory.held():
             return command.execute(config, directory)

@@ -17,7 +17,7 @@ import torch
 from morenas.base.errors import InputError
 from morenas.base.files import read_json, write_json
 from morenas.models import target_linears
-from morenas.models.load import pretrained_parameters
+from morenas.models.heads import pretrained_parameters
 from morenas.run.base_model import BaseModel
 from morenas.run.config import RunConfig
 from morenas.run.data import EncodedTask

@@ -7,8 +7,8 @@ without a value is ``true``. What a command takes is a dataclass whose docstring
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
@@ -29,12 +29,14 @@ class WordCommand:
         settings: The dataclass of its keys; one without a default has to be set.
         execute: Does the work.
         places: The key that words without one belong to; empty if there is none.
+        retired: Keys that there were, and what takes their place.
     """
 
     about: str
     settings: type[Any]
     execute: Callable[[Any], None]
     places: str = ""
+    retired: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_words(command: WordCommand, words: Sequence[str] | None = None) -> None:
@@ -61,7 +63,7 @@ def usage(command: WordCommand) -> str:
 def keys_of(command: WordCommand) -> list[Key]:
     """Every key of a command with its default and what it means."""
     plain: Any = OmegaConf.to_container(OmegaConf.structured(command.settings))
-    return [key(one.name, plain[one.name], command.settings, one) for one in fields(command.settings)]
+    return [key(_word(one.name), plain[one.name], command.settings, one) for one in fields(command.settings)]
 
 
 def parse(command: WordCommand, words: Sequence[str]) -> Any:
@@ -74,11 +76,11 @@ def parse(command: WordCommand, words: Sequence[str]) -> Any:
     declared = {one.name: one for one in fields(command.settings)}
     for name, values in _gathered(command, words).items():
         value = _value(command.settings, name, values)
-        check_name(declared[name], value, name)
+        check_name(declared[name], value, _word(name))
         try:
             OmegaConf.update(settings, name, value)
         except OmegaConfBaseException as error:
-            raise InputError(f"{name}={written(value)}: {str(error).splitlines()[0]}") from error
+            raise InputError(f"{_word(name)}={written(value)}: {str(error).splitlines()[0]}") from error
     if missing := [name for name in settings if OmegaConf.is_missing(settings, name)]:
         raise InputError(f"{', '.join(map(str, missing))}: must be set; --help says how.")
     parsed: Any = OmegaConf.to_object(settings)
@@ -86,17 +88,20 @@ def parse(command: WordCommand, words: Sequence[str]) -> Any:
 
 
 def _gathered(command: WordCommand, words: Sequence[str]) -> dict[str, list[str]]:
-    """The words that belong to each key, in their order."""
-    known = {one.name: one for one in fields(command.settings)}
+    """The words that belong to each key, by the name of its field, in their order."""
+    known = {_word(one.name): one.name for one in fields(command.settings)}
     found: dict[str, list[str]] = {}
     flag = ""  # the key of a flag that further words may belong to
     for word in words:
         name, equals, value = word.removeprefix("--").partition("=")
         name = name.replace("-", "_") if word.startswith("--") else name
         if word.startswith("--") or (equals and name.isidentifier()):
-            if name in found or name not in known:
-                wrong = "is given twice" if name in found else f"there is no such key{suggest(name, known)}"
+            if name in command.retired:
+                raise InputError(f"{name}: is no key any more: {command.retired[name]}.")
+            if name not in known or known[name] in found:
+                wrong = "is given twice" if name in known else f"there is no such key{suggest(name, known)}"
                 raise InputError(f"{name}: {wrong}. The keys are {', '.join(known)}.")
+            name = known[name]
             found[name] = [value] if equals else []
             flag = "" if equals or _type(command.settings, name) is bool else name  # a switch takes no word
         elif flag and (_is_list(command.settings, flag) or not found[flag]):
@@ -106,6 +111,11 @@ def _gathered(command: WordCommand, words: Sequence[str]) -> dict[str, list[str]
         else:
             raise InputError(f"{word}: give key=value. The keys are {', '.join(known)}.")
     return found
+
+
+def _word(name: str) -> str:
+    """The key of a field; where the key is a word of Python's own, the field has an underscore after it."""
+    return name.removesuffix("_")
 
 
 def _value(settings: type[Any], name: str, values: Sequence[str]) -> Any:

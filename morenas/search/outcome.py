@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from morenas.models.load import pretrained_parameters
+from morenas.models.heads import pretrained_parameters
 from morenas.search.acting import acting
 from morenas.search.measure import Candidate
 from morenas.search.settings import SearchSettings

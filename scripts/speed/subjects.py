@@ -22,7 +22,7 @@ from transformers import (
 from morenas.finetune.attach import attach
 from morenas.finetune.methods import Method, Targets
 from morenas.models import load_pretrained, target_linears
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 from speed.settings import Bench
 
 Batch = dict[str, Tensor]

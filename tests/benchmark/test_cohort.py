@@ -16,7 +16,7 @@ from morenas.adapters import MoReConfig, MoReLayer, set_factors
 from morenas.benchmark.cohort import RAMP, Cohort, adamw, train
 from morenas.bilevel.loop import ramp_and_cosine
 from morenas.models import target_linears
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 from morenas.space import Choice
 
 CHOICES = (Choice(1, 0), Choice(1, 2), Choice(3, 1), Choice(4, 2), Choice(2, 1))

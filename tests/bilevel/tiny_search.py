@@ -15,7 +15,7 @@ from morenas.base.registry import registry
 from morenas.base.seeds import derive
 from morenas.bilevel import BilevelLoop, BilevelProblem, Level, Schedule, Step, StepReport, first_order, hold_budget
 from morenas.models import target_linears
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 from morenas.space import SearchSpace, build_space
 from morenas.supernet import Supernet
 

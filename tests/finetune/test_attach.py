@@ -32,7 +32,7 @@ from morenas.finetune.methods import (
     method_name,
 )
 from morenas.models import target_linears
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 from morenas.monarch import Link, to_dense
 
 ADAPTERS = (Lora(rank=2), Dora(rank=2), AdaLora(rank=2), GraLora(rank=2), Boft())

@@ -16,7 +16,7 @@ from tiny_runs import CommandLine, read, task_words
 from morenas.base.files import sha256
 from morenas.export.command import ExportConfig, export
 from morenas.models import target_linears
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 from morenas.tracking.table import method_words
 
 

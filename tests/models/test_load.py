@@ -25,7 +25,7 @@ from transformers import BertConfig, BertModel
 from morenas.base.errors import InputError
 from morenas.base.settings import meanings
 from morenas.models import load_pretrained
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 from morenas.models.weights import FrozenWeights
 
 HEADS = {

@@ -24,7 +24,7 @@ from transformers.pytorch_utils import Conv1D
 from morenas.adapters import MoReConfig
 from morenas.base.errors import InputError
 from morenas.models import target_linears
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 from morenas.space import build_space
 from morenas.supernet import Supernet
 

@@ -20,7 +20,7 @@ from tiny_search import TinyBatches
 
 from morenas import Budget, SearchSettings, build_space, search_architecture, target_linears
 from morenas.base.registry import REGISTRIES, registry
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 
 HERE = Path(__file__).parent
 PACKAGE = "morenas_outside"

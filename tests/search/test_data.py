@@ -12,7 +12,7 @@ from tiny_search import BUDGET, SETTINGS, TinyBatches, tiny_space
 import morenas
 from morenas import SearchData, search_architecture
 from morenas.base.errors import InputError
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 from morenas.search.engine import SearchOutcome
 
 

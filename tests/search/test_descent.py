@@ -15,7 +15,7 @@ from torch import Tensor
 
 from morenas.base.errors import InputError
 from morenas.bilevel import Schedule, expected_cost
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 from morenas.search.acting import acting
 from morenas.search.descent import (
     ARCH_STEPS,

@@ -23,7 +23,7 @@ from morenas import numbered_batches, search_architecture
 from morenas.adapters import MoReConfig, set_factors
 from morenas.base.errors import InputError, RunError
 from morenas.models import target_linears
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 from morenas.monarch import num_parameters
 from morenas.search import loops
 from morenas.search.engine import SearchOutcome, SearchSettings

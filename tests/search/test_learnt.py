@@ -12,7 +12,7 @@ from tiny_search import BUDGET, STARTS, search, tiny_space
 from tiny_training import Recorder
 from torch import Tensor
 
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 from morenas.search import learnt
 from morenas.search.engine import SearchData, search_architecture
 from morenas.search.learnt import Witness, constant_loss

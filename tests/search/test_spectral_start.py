@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from morenas import search_architecture
 from morenas.base.registry import registry
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 from morenas.monarch import Link, to_dense
 from morenas.search import measure, start
 from morenas.search.engine import SearchOutcome, SearchSettings

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from morenas.adapters import MoReConfig
 from morenas.adapters.factors import set_factors
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 from morenas.search.engine import SearchOutcome
 from morenas.search.worth import FEWEST_BATCHES, Worth, uniform_lora
 from morenas.space import Choice, SearchSpace, build_space

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from morenas.adapters import MoReConfig, set_factors
 from morenas.models import target_linears
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 from morenas.space import Choice, build_space
 from morenas.supernet import SHARINGS, Supernet
 

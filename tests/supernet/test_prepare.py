@@ -12,7 +12,7 @@ from tiny_models import FAMILIES, tiny_batch, tiny_classifier
 from torch import nn
 
 from morenas.models import target_linears
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 from morenas.space import SearchSpace, build_space
 from morenas.supernet.prepare import prepared, trainable_head
 

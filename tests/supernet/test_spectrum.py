@@ -13,7 +13,7 @@ from tiny_models import tiny_batch, tiny_classifier
 from torch import Tensor, nn
 
 from morenas.models import target_linears
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 from morenas.monarch import Link, num_parameters, to_dense
 from morenas.space import Choice, build_space
 from morenas.supernet import Supernet
