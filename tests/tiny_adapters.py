@@ -9,9 +9,9 @@ from peft import get_peft_model
 from tiny_models import LANGUAGE_MODELS, Tiny, tiny_batch
 from torch import Tensor, nn
 
-from morenas.adapters import MoReConfig
+from morenas.adapters import MoReConfig, more_layers
 from morenas.models import target_linears
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 
 MODELS = (
     *LANGUAGE_MODELS,
@@ -35,6 +35,18 @@ def adapted(tiny: str | Tiny = "bert", seed: int = 0, **config: Any) -> Any:
     """
     model = (Tiny(tiny, causal=False) if isinstance(tiny, str) else tiny).model()
     return get_peft_model(model, more_config(model, seed, **config))
+
+
+def mixed(tiny: str | Tiny = "bert", **config: Any) -> Any:
+    """A model whose modules have adapters of different shapes, the last two none."""
+    model = (Tiny(tiny, causal=False) if isinstance(tiny, str) else tiny).model()
+    names = linears(model)[:-2]
+    shapes = {name: {"nblocks": 1 + i % 4, "blk_r": 1 + i % 3} for i, name in enumerate(names)}
+    adapter = adapted(tiny, architecture=shapes, target_modules=None, **config).eval()
+    with torch.no_grad():
+        for layer in more_layers(adapter).values():
+            layer.morenas_second["default"].mul_(4)  # so that the logits move by much more than the rounding
+    return adapter
 
 
 def more_config(model: nn.Module, seed: int = 0, **config: Any) -> MoReConfig:

@@ -44,11 +44,11 @@ def train(directory: Path, command: str, *words: str) -> Path:
     return directory
 
 
-def baseline(method: str, tiny_task: Path, model: Path, directory: Path) -> Path:
+def baseline(method: str, tiny_task: Path, model: Path, directory: Path, *settings: str) -> Path:
     """A finished fine-tune by another method."""
     words = [*task_words(tiny_task, model), f"method={method}"]
     kept = [word for word in words if not word.startswith(("training.max_steps", "training.evals"))]
-    return train(directory, "finetune", *kept, "training.max_steps=4", "training.evals=1")
+    return train(directory, "finetune", *kept, "training.max_steps=4", "training.evals=1", *settings)
 
 
 def plain(forked: Forked, exports: list[tuple[str, Path, Path]], tests: Path, folder: Path) -> list[Any]:

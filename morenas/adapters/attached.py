@@ -53,7 +53,8 @@ def bare_twin(model: nn.Module) -> Iterator[Any]:
     adapters. Which parameters are trained is put back at the end.
     """
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    memo: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    frozen = [layer.frozen_weight for layer in model.modules() if isinstance(layer, MoReLayer)]
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers(), *frozen)}
     for module in reversed(list(model.modules())):  # what is inside another comes first
         if isinstance(module, BaseTunerLayer):
             memo[id(module)] = copy.deepcopy(_frozen(module), memo)

@@ -1,7 +1,8 @@
 """A Monarch adapter as a plain LoRA of PEFT, and a LoRA as a Monarch adapter.
 
 A Monarch matrix of shape (N, r) is a LoRA of rank N r, exactly. Pairs are ``a`` ``(rank, n)`` and ``b`` ``(m, rank)``
-with every scale inside ``b``: the change of the weight is ``b @ a``, in PEFT's words ``lora_alpha == r``.
+with every scale inside ``b``: the change of the weight is ``b @ a``, in PEFT's words ``lora_alpha == r``. Where all
+ranks are one, llama.cpp (``lora_alpha`` over a tensor's own rank) and vLLM (``lora_alpha / r``) scale it by one too.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ def lora_pairs(model: nn.Module, adapter_name: str = "default") -> dict[str, Pai
 
 
 def fit_ranks(
-    pairs: Mapping[str, Pair], uniform_rank: bool = False, max_rank: int | None = None, truncate: bool = False
+    pairs: Mapping[str, Pair], one_rank: bool = False, max_rank: int | None = None, truncate: bool = False
 ) -> tuple[dict[str, Pair], dict[str, float]]:
     """Bring pairs to the ranks that a server takes.
 
     Args:
-        uniform_rank: Pad all pairs with zeros to the largest rank.
+        one_rank: Pad all pairs with zeros to the largest rank.
         max_rank: Largest rank allowed; None for any.
         truncate: Replace pairs above ``max_rank`` by their best approximations.
     Returns:
@@ -64,7 +65,7 @@ def fit_ranks(
         if max_rank is not None and len(a) > max_rank:
             fitted_a, fitted_b, errors[name] = truncate_pair(a, b, max_rank)
             fitted[name] = (fitted_a, fitted_b)
-    if uniform_rank:
+    if one_rank:
         largest = max(len(a) for a, _ in fitted.values())
         fitted = {name: pad_pair(a, b, largest) for name, (a, b) in fitted.items()}
     return fitted, errors

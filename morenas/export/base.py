@@ -12,6 +12,7 @@ import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import CONFIG_NAME as CONFIG
 from peft.utils import SAFETENSORS_WEIGHTS_NAME as WEIGHTS
+from peft.utils import WEIGHTS_NAME as OLD_WEIGHTS
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -22,7 +23,10 @@ from morenas.adapters.lora import BASE
 from morenas.adapters.peft_type import NAME as MORE
 from morenas.base.errors import InputError
 from morenas.base.files import read_object
-from morenas.models import Pretrained, load_pretrained
+from morenas.base.kinds import CAUSAL
+from morenas.export.vocabulary import note_carried, resize, saved_embeddings, without_copies
+from morenas.models import Pretrained, load_pretrained, resolve_model
+from morenas.models.heads import count_labels
 from morenas.models.quiet import quiet_transformers
 from morenas.run.reading import FinishedRun
 
@@ -32,15 +36,17 @@ PART = "trained.safetensors"
 WRONG = ("Missing", "Extra", "Of another shape")
 
 
-def load_run_base(run: FinishedRun, base: str | None = None) -> Pretrained:
+def load_run_base(run: FinishedRun, base: str | None = None, trust_remote_code: bool = False) -> Pretrained:
     """The pretrained model of a run, with a head of the size that the run trained.
 
     Args:
         base: Folder or name of the model, where it has moved; None for what the run recorded.
+        trust_remote_code: Run code that the model's folder brings. The run's record is not asked: anyone can write one.
     Raises:
         InputError: If it is another model than the run's.
     """
-    pretrained = load_base(base or run.base, head_tensors(run.adapter), run.kind, run.label_names, run.pooling)
+    head = head_tensors(run.adapter)
+    pretrained = load_base(base or run.base, head, run.kind, run.label_names, run.pooling, trust_remote_code)
     recorded = run.results["model"]["fingerprint"]
     if pretrained.fingerprint != recorded and "unknown" not in (pretrained.fingerprint, recorded):
         raise InputError(
@@ -51,20 +57,22 @@ def load_run_base(run: FinishedRun, base: str | None = None) -> Pretrained:
     return pretrained
 
 
-def load_adapter_base(directory: Path, base: str | None = None) -> Pretrained:
+def load_adapter_base(directory: Path, base: str | None = None, trust_remote_code: bool = False) -> Pretrained:
     """The pretrained model of a PEFT adapter, with a head of the size that the adapter has.
 
     Args:
         base: Name or folder; None for what the adapter names.
+        trust_remote_code: Run code that the model's folder brings.
     Raises:
         InputError: If the adapter names none, or another one than ``base``.
     """
-    config = read_object(directory / CONFIG, "adapter's configuration")
+    config = read_config(directory)
     recorded = config.get("base_model_name_or_path")
     check_same_base(str(directory), recorded, base)
     mapping = config.get("auto_mapping") or {}
     causal = config.get("task_type") == "CAUSAL_LM" or mapping.get("base_model_class") in LANGUAGE_MODELS
-    return load_base(str(base or recorded), head_tensors(directory), "generation" if causal else "classification")
+    kind = "generation" if causal else "classification"
+    return load_base(str(base or recorded), head_tensors(directory), kind, trust_remote_code=trust_remote_code)
 
 
 def load_base(
@@ -73,13 +81,13 @@ def load_base(
     kind: str,
     label_names: Sequence[str] | None = None,
     pooling: str = "own",
+    trust_remote_code: bool = False,
 ) -> Pretrained:
     """A pretrained model with a head of as many labels as a trained one has."""
-    # The last layer of a head is the narrowest: one output a label.
-    num_labels = min((len(tensor) for tensor in head.values() if tensor.ndim), default=2)
+    num_labels = 0 if kind in CAUSAL else count_labels(resolve_model(name, trust_remote_code), head)
     fitting = list(label_names) if label_names and len(label_names) == num_labels else None
     kind = "regression" if kind == "classification" and num_labels == 1 else kind
-    return load_pretrained(name, num_labels, fitting, kind, pooling=pooling)
+    return load_pretrained(name, num_labels, fitting, kind, pooling=pooling, trust_remote_code=trust_remote_code)
 
 
 def head_tensors(directory: Path) -> dict[str, Tensor]:
@@ -88,10 +96,29 @@ def head_tensors(directory: Path) -> dict[str, Tensor]:
         return read_tensors(directory / PART)
     if not (directory / CONFIG).exists():
         return {}
-    modules = read_object(directory / CONFIG, "adapter's configuration").get("modules_to_save") or []
+    modules = read_config(directory).get("modules_to_save") or []
     prefixes = tuple(f"{BASE}{module}." for module in modules)
-    tensors = read_tensors(directory / WEIGHTS)
+    tensors = read_tensors(weights_file(directory))
     return {name.removeprefix(BASE): tensor for name, tensor in tensors.items() if name.startswith(prefixes)}
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The configuration of a saved adapter.
+
+    Raises:
+        InputError: If there is none; names the folder below that has one, as PEFT writes it for an adapter of a name.
+    """
+    if not (directory / CONFIG).exists():
+        below = sorted(path.parent.name for path in directory.glob(f"*/{CONFIG}"))
+        there = f"; there is one in {', '.join(below)}: name {directory / below[0]}" if below else ""
+        raise InputError(f"{directory}: holds no adapter ({CONFIG} is missing){there or '; name its folder'}.")
+    return read_object(directory / CONFIG, "adapter's configuration")
+
+
+def weights_file(directory: Path) -> Path:
+    """The tensors of a saved adapter; a torch file where it was saved with ``safe_serialization=False``."""
+    plain, old = directory / WEIGHTS, directory / OLD_WEIGHTS
+    return old if old.exists() and not plain.exists() else plain
 
 
 def check_same_base(who: str, recorded: Any, given: str | None) -> None:
@@ -110,16 +137,17 @@ def check_same_base(who: str, recorded: Any, given: str | None) -> None:
 
 
 def put_on(model: nn.Module, directory: Path) -> PeftModel:
-    """Put the Monarch adapter of a folder onto its base model, in evaluation mode.
+    """Put the Monarch adapter of a folder onto its base model, in evaluation mode, its vocabulary included.
 
     Raises:
         InputError: If it is no Monarch adapter, does not fit the model, or lacks a tensor or has one too many; names
             each.
     """
-    kind = read_object(directory / CONFIG, "adapter's configuration").get("peft_type")
+    kind = read_config(directory).get("peft_type")
     if kind != MORE:
         raise InputError(f"{directory}: holds an adapter of type {kind}, not {MORE}: a MoRe adapter is needed.")
-    tensors = read_tensors(directory / WEIGHTS)
+    tensors = without_copies(read_tensors(weights_file(directory)))
+    resize(model, tensors, str(directory))
     return fill(inject(model, MoReConfig.from_pretrained(str(directory)), str(directory)), tensors, str(directory))
 
 
@@ -129,7 +157,9 @@ def fill(adapted: PeftModel, tensors: Mapping[str, Tensor], who: str) -> PeftMod
     Raises:
         InputError: If they are not exactly those that the adapter has; names each.
     """
-    check_tensors(who, get_peft_model_state_dict(adapted, save_embedding_layers=False), tensors)
+    expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    check_tensors(who, expected | saved_embeddings(adapted, tensors), tensors)
+    note_carried(adapted, tensors)
     set_peft_model_state_dict(adapted, dict(tensors))
     return adapted.eval()
 

@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load,
 
 from morenas.base.errors import InputError
 from morenas.export.forms import Exported
+from morenas.export.readers import way_out
 from morenas.models import resolve_model
 from morenas.monarch import num_parameters
 from morenas.run.reading import FinishedRun
@@ -50,6 +51,10 @@ def write_card(folder: Path, exported: Exported, base: str, run: FinishedRun | N
         loader="AutoModelForCausalLM" if exported.causal else "AutoModelForSequenceClassification",
         modules=_modules(exported),
         truncated=bool(exported.errors),
+        rank=max(exported.ranks.values(), default=None),
+        unread=exported.unread,
+        way_out=way_out(exported.unread),
+        vocabulary=exported.vocabulary,
         pooled=POOLED if run is not None and run.pooling == "mean" else "",
         **(_of_run(run) if run else {"results": None}),
     )

@@ -11,6 +11,7 @@ from omegaconf import MISSING
 
 from morenas.base.errors import InputError
 from morenas.base.settings import one_of
+from morenas.export.readers import READERS, SERVERS, way_out
 from morenas.models.quiet import quiet_quantizers
 from morenas.run.words import WordCommand
 
@@ -22,14 +23,17 @@ ABOUT = """\
 Write what a run trained in a form that others load, with a model card.
 
     python -m morenas.export run=<run directory> to=lora out=<folder>
-    python -m morenas.export run=<run directory> to=lora out=<folder> uniform_rank=true max_rank=64
+    python -m morenas.export run=<run directory> to=lora out=<folder> for=peft
     python -m morenas.export run=<run directory> to=merged out=<folder>"""
 
+RETIRED = {"uniform_rank": "one rank for all modules is what to=lora writes; for=peft writes each module's own"}
+"""Keys that there were, and what takes their place."""
 FORMS = ("lora", "more", "merged")
 FORMS_OF: dict[str, tuple[str, ...]] = {
     "more": ("lora", "more", "merged"),
     "lora": ("lora", "merged"),
     "rslora": ("lora", "merged"),
+    "equal_lora": ("lora", "merged"),
     "dora": ("lora", "merged"),  # a LoRA in PEFT's own format
 }
 """What the trained methods can be written as; those that are not here, merged alone."""
@@ -45,18 +49,21 @@ class ExportConfig:
             native adapter.
         out: Folder to write; must not hold anything.
         base: Where the base model lies now; None for where the run found it.
-        uniform_rank: Of a LoRA: one rank for all modules, padded with zeros, for servers that know only one.
+        for_: Whom a LoRA is written for: "servers": one rank for all modules, padded with zeros, which vLLM, llama.cpp
+            and PEFT read alike; "peft": each module its own rank, smaller, for PEFT alone.
         max_rank: Of a LoRA: the largest rank that the server takes; None for any.
         truncate: Of a LoRA: approximate what is above max_rank, and say the error; without it, that is refused.
+        trust_remote_code: Run code that the base model's folder brings; else a model that needs such code is refused.
     """
 
     run: str = MISSING
     to: str = one_of(FORMS, MISSING)
     out: str = MISSING
     base: str | None = None
-    uniform_rank: bool = False
+    for_: str = one_of(READERS, SERVERS)
     max_rank: int | None = None
     truncate: bool = False
+    trust_remote_code: bool = False
 
 
 def execute(config: ExportConfig) -> None:
@@ -102,7 +109,9 @@ def check_form(method: str, config: ExportConfig) -> None:
             f"choose to={' or to='.join(forms)}."
         )
     defaults = ExportConfig()
-    for option in ("uniform_rank", "max_rank", "truncate"):
+    if config.for_ != defaults.for_ and config.to != "lora":
+        raise InputError(f"for={config.for_}: goes with to=lora alone; leave it out.")
+    for option in ("max_rank", "truncate"):
         value = getattr(config, option)
         if value != getattr(defaults, option) and not (method == "more" and config.to == "lora"):
             raise InputError(f"{option}={value}: goes with to=lora of a run of method=more alone; leave it out.")
@@ -111,21 +120,19 @@ def check_form(method: str, config: ExportConfig) -> None:
 def write(run: FinishedRun, config: ExportConfig, folder: Path) -> Exported:
     """Fill the folder; everything but the card."""
     from morenas.export.base import load_run_base, put_on
-    from morenas.export.forms import Exported, write_lora, write_more, write_trained_merged
-    from morenas.models import is_causal
+    from morenas.export.forms import write_lora, write_more, write_trained_lora, write_trained_merged
 
-    pretrained = load_run_base(run, config.base)
+    pretrained = load_run_base(run, config.base, config.trust_remote_code)
     if config.to == "merged":
         return write_trained_merged(run, pretrained, folder)
     if run.method != "more":
-        shutil.copytree(run.adapter, folder, dirs_exist_ok=True)
-        return Exported("lora", is_causal(pretrained.model))
+        return write_trained_lora(run.adapter, pretrained.model, folder, config.for_)
     model = put_on(pretrained.model, run.adapter)
     if config.to == "more":
         if run.architecture.exists():
             shutil.copyfile(run.architecture, folder / "architecture.json")
         return write_more(model, folder)
-    return write_lora(model, folder, config.uniform_rank, config.max_rank, config.truncate)
+    return write_lora(model, folder, config.for_, config.max_rank, config.truncate)
 
 
 def report(config: ExportConfig, exported: Exported) -> None:
@@ -134,9 +141,13 @@ def report(config: ExportConfig, exported: Exported) -> None:
     if exported.ranks:
         ranks = sorted(set(exported.ranks.values()))
         print(f"ranks   {', '.join(map(str, ranks))} on {len(exported.ranks)} modules")
+    if exported.form == "lora":
+        print("for     PEFT" + ("" if exported.unread else ", vLLM and llama.cpp"))
+    for words in exported.unread:
+        print(f"        vLLM and llama.cpp do not read {words}; {way_out(exported.unread)}")
     if exported.errors:
         worst = max(exported.errors, key=exported.errors.__getitem__)
         print(f"error   {len(exported.errors)} modules truncated, at most {exported.errors[worst]:.3g} ({worst})")
 
 
-COMMAND = WordCommand(ABOUT, ExportConfig, execute)
+COMMAND = WordCommand(ABOUT, ExportConfig, execute, retired=RETIRED)

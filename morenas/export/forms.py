@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from morenas.adapters import MoReConfig, more_layers
-from morenas.adapters.lora import BIAS, fit_ranks, lora_config, lora_pairs, lora_state
+from morenas.adapters.lora import BIAS, fit_ranks, lora_config, lora_pairs, lora_state, read_pairs
 from morenas.base.errors import InputError
 from morenas.base.files import read_object
 from morenas.export.base import CONFIG, MORE, PART, WEIGHTS, check_tensors, load_other, put_on, read_tensors
+from morenas.export.readers import PEFT, SERVERS, check_name_of, unread
+from morenas.export.reload import check_reload
+from morenas.export.vocabulary import carried, resized_to
 from morenas.models import Pretrained, is_causal
 from morenas.models.quiet import quiet_transformers
 from morenas.run.reading import FinishedRun
@@ -37,6 +41,8 @@ class Exported:
         shapes: Module to ``(nblocks, blk_r, in_features, out_features)``; empty for what is no MoRe adapter.
         ranks: Module to rank of its LoRA; empty for other forms.
         errors: Module to relative error in the Frobenius norm, where it was truncated.
+        unread: What of a LoRA vLLM and llama.cpp do not read, in words; PEFT reads all of it.
+        vocabulary: Number of embeddings that the base model has to be resized to; None where it is as it was.
     """
 
     form: str
@@ -44,14 +50,23 @@ class Exported:
     shapes: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
     ranks: Mapping[str, int] = field(default_factory=dict)
     errors: Mapping[str, float] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
+    vocabulary: int | None = None
 
 
 def write_lora(
-    model: PeftModel, folder: Path, uniform_rank: bool = False, max_rank: int | None = None, truncate: bool = False
+    model: PeftModel, folder: Path, for_: str = SERVERS, max_rank: int | None = None, truncate: bool = False
 ) -> Exported:
-    """Write the Monarch adapter of a PEFT model as a plain LoRA, with the heads and biases that were trained."""
+    """Write the Monarch adapter of a PEFT model as a plain LoRA, with the heads and biases that were trained.
+
+    Args:
+        for_: "servers": one rank for all modules, which vLLM, llama.cpp and PEFT read alike; "peft": each module's own.
+    Raises:
+        InputError: If PEFT would read it as something else.
+    """
+    check_name_of(for_)
     native = _more_config(model)
-    pairs, errors = fit_ranks(lora_pairs(model), uniform_rank, max_rank, truncate)
+    pairs, errors = fit_ranks(lora_pairs(model), for_ == SERVERS, max_rank, truncate)
     ranks = {name: len(a) for name, (a, _) in pairs.items()}
     task = task_model(model)
     modules, heads = _module_names(model), list(native.modules_to_save or [])
@@ -67,7 +82,30 @@ def write_lora(
     config.auto_mapping = None if config.task_type else _auto_mapping(task)
     config.save_pretrained(str(folder))
     _save(folder / WEIGHTS, lora_state(pairs) | others(model))
-    return Exported("lora", is_causal(task), shapes_of(model), ranks, errors)
+    check_reload(model, folder, ranks, exact=not errors)
+    return Exported("lora", is_causal(task), shapes_of(model), ranks, errors, unread(folder), resized_to(model))
+
+
+def write_trained_lora(adapter: Path, task: nn.Module, folder: Path, for_: str = SERVERS) -> Exported:
+    """Write a LoRA that a run trained: as it is, or, for servers, with one rank and its scale inside the factors.
+
+    Args:
+        adapter: Folder of the trained LoRA.
+        task: The model that it belongs to.
+    """
+    config: Any = LoraConfig.from_pretrained(str(adapter))
+    odd = config.use_rslora or config.rank_pattern or config.alpha_pattern
+    if for_ == PEFT or not odd or config.use_dora:
+        for name in (CONFIG, WEIGHTS):
+            shutil.copyfile(adapter / name, folder / name)
+    else:
+        pairs, rest = read_pairs(config, read_tensors(adapter / WEIGHTS), str(adapter))
+        pairs, _ = fit_ranks(pairs, one_rank=True)
+        kept = ("modules_to_save", "bias", "fan_in_fan_out", "task_type", "base_model_name_or_path", "auto_mapping")
+        ranks, modules = {name: len(a) for name, (a, _) in pairs.items()}, [name for name, _ in task.named_modules()]
+        lora_config(ranks, modules, **{name: getattr(config, name) for name in kept}).save_pretrained(str(folder))
+        _save(folder / WEIGHTS, lora_state(pairs) | rest)
+    return Exported("lora", is_causal(task), unread=unread(folder))
 
 
 def write_more(model: PeftModel, folder: Path) -> Exported:
@@ -76,8 +114,8 @@ def write_more(model: PeftModel, folder: Path) -> Exported:
     with quiet_transformers(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # Left to "auto", PEFT asks the hub whether the vocabulary was resized.
-        model.save_pretrained(str(folder), save_embedding_layers=False)
-    return Exported("more", is_causal(task_model(model)), shapes_of(model))
+        model.save_pretrained(str(folder), save_embedding_layers=bool(carried(model)))
+    return Exported("more", is_causal(task_model(model)), shapes_of(model), vocabulary=resized_to(model))
 
 
 def write_merged(model: PeftModel, folder: Path) -> Exported:
@@ -88,7 +126,7 @@ def write_merged(model: PeftModel, folder: Path) -> Exported:
         warnings.simplefilter("ignore")
         try:
             plain = model.merge_and_unload(safe_merge=True)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise InputError(f"Export: the adapter cannot be merged: {error}") from error
     write_model(plain, folder)
     return Exported("merged", is_causal(plain), shapes)
@@ -151,9 +189,9 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, int, int, int]]:
 
 
 def others(model: PeftModel) -> dict[str, Tensor]:
-    """Heads and biases that were trained, under PEFT's names."""
+    """What goes along with the adapters, under PEFT's names: trained heads and biases, resized embeddings."""
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    return {name: tensor for name, tensor in state.items() if ".morenas_" not in name} | _biases(model)
+    return {name: tensor for name, tensor in state.items() if ".morenas_" not in name} | _biases(model) | carried(model)
 
 
 def _more_config(model: PeftModel) -> MoReConfig:

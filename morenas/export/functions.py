@@ -17,10 +17,22 @@ from morenas.adapters import MoReConfig
 from morenas.adapters.lora import BASE, BIAS, Pair, project_pairs, read_pairs
 from morenas.adapters.published import from_published as read_published
 from morenas.base.errors import InputError
-from morenas.base.files import read_object, whole_directory
-from morenas.export.base import CONFIG, WEIGHTS, fill, inject, load_adapter_base, load_base, put_on, read_tensors
+from morenas.base.files import whole_directory
+from morenas.export.base import (
+    WEIGHTS,
+    fill,
+    inject,
+    load_adapter_base,
+    load_base,
+    put_on,
+    read_config,
+    read_tensors,
+    weights_file,
+)
 from morenas.export.card import write_card
 from morenas.export.forms import Exported, write_lora, write_merged, write_more
+from morenas.export.readers import SERVERS
+from morenas.export.vocabulary import tokenizer_for
 from morenas.models import Pretrained, target_linears
 from morenas.monarch import Link
 from morenas.space import Architecture
@@ -33,9 +45,10 @@ def to_lora(
     out: str | Path,
     *,
     base: str | None = None,
-    uniform_rank: bool = False,
+    for_: str = SERVERS,
     max_rank: int | None = None,
     truncate: bool = False,
+    trust_remote_code: bool = False,
 ) -> Exported:
     """Write a MoRe adapter as a LoRA that PEFT loads without morenas, the same function up to rounding.
 
@@ -43,38 +56,44 @@ def to_lora(
         adapter: A model from ``get_peft_model``, or the folder of a saved MoRe adapter.
         out: Folder to write; must not hold anything.
         base: Name or folder of the base model, for a saved adapter; None for what the adapter names.
-        uniform_rank: One rank for all modules, zeros where it is more than needed, for servers that know only one.
+        for_: "servers": one rank for all modules, zeros where it is more than needed, so that vLLM, llama.cpp and PEFT
+            compute the same. "peft": each module its own rank, which is smaller and which PEFT alone reads.
         max_rank: Largest rank that the server takes.
         truncate: Approximate what is above ``max_rank`` by SVD; the relative errors are returned and on the card.
+        trust_remote_code: Run code that the base model's folder brings, where ``adapter`` is a folder.
     Returns:
-        What was written: shapes, ranks, errors.
+        What was written: shapes, ranks, errors, and what servers do not read of it.
     Raises:
-        InputError: If a rank is above ``max_rank``, the adapter does not fit its base model, or ``out`` is taken.
+        InputError: If a rank is above ``max_rank``, the adapter does not fit its base model, PEFT would put the LoRA
+            elsewhere, or ``out`` is taken.
     """
     with empty_folder(out) as folder:
-        model = _model(adapter, base)[0]
-        exported = write_lora(model, folder, uniform_rank, max_rank, truncate)
+        model = _model(adapter, base, trust_remote_code)[0]
+        exported = write_lora(model, folder, for_, max_rank, truncate)
         write_card(folder, exported, _base_name(model))
     return exported
 
 
-def to_merged(adapter: Adapter, out: str | Path, *, base: str | None = None) -> Exported:
+def to_merged(
+    adapter: Adapter, out: str | Path, *, base: str | None = None, trust_remote_code: bool = False
+) -> Exported:
     """Write base model and MoRe adapter as one plain model of transformers; a model that is given stays as it is.
 
     An adapted layer whose weight is tied to the embedding gets a copy, and the config says so. The tokenizer is written
-    too where ``adapter`` is a folder.
+    too where ``adapter`` is a folder: the one in that folder, or the base model's.
 
     Args:
         adapter: As for ``to_lora``.
         out: As for ``to_lora``.
         base: As for ``to_lora``.
+        trust_remote_code: As for ``to_lora``.
     """
     with empty_folder(out) as folder:
-        model, pretrained = _model(adapter, base)
+        model, pretrained = _model(adapter, base, trust_remote_code)
         name = _base_name(model)
         exported = write_merged(model if pretrained else copy.deepcopy(model), folder)
         if pretrained:
-            pretrained.tokenizer.save_pretrained(str(folder))
+            tokenizer_for(Path(str(adapter)), pretrained).save_pretrained(str(folder))
         write_card(folder, exported, name)
     return exported
 
@@ -95,7 +114,7 @@ def from_lora(lora: str | Path, architecture: Architecture | str | Path, out: st
     found = architecture if isinstance(architecture, Architecture) else Architecture.from_json(architecture)
     folder, who = Path(lora), str(lora)
     config = _lora_config(folder)
-    pairs, rest = read_pairs(config, read_tensors(folder / WEIGHTS), who)
+    pairs, rest = read_pairs(config, read_tensors(weights_file(folder)), who)
     factors, errors = project_pairs(_complete(pairs, found), found.shapes(), Link(found.link))
     more = MoReConfig.from_architecture(
         found,
@@ -162,10 +181,10 @@ def empty_folder(out: str | Path) -> Iterator[Path]:
         yield folder
 
 
-def _model(adapter: Adapter, base: str | None) -> tuple[PeftModel, Pretrained | None]:
+def _model(adapter: Adapter, base: str | None, trust_remote_code: bool) -> tuple[PeftModel, Pretrained | None]:
     if isinstance(adapter, PeftModel):
         return adapter, None
-    pretrained = load_adapter_base(Path(adapter), base)
+    pretrained = load_adapter_base(Path(adapter), base, trust_remote_code)
     return put_on(pretrained.model, Path(adapter)), pretrained
 
 
@@ -174,7 +193,7 @@ def _base_name(model: PeftModel) -> str:
 
 
 def _lora_config(folder: Path) -> LoraConfig:
-    kind = read_object(folder / CONFIG, "adapter's configuration").get("peft_type")
+    kind = read_config(folder).get("peft_type")
     if kind != "LORA":
         raise InputError(f"{folder}: holds an adapter of type {kind}, not LORA.")
     config: Any = LoraConfig.from_pretrained(str(folder))

@@ -10,7 +10,7 @@ import torch
 from grids import in_turn
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from tiny_adapters import KINDS, adapted, linears, logits
+from tiny_adapters import KINDS, logits, mixed
 from tiny_exports import difference, outputs
 from tiny_models import CLASSIFIERS, LANGUAGE_MODELS, Tiny, tiny_classifier
 from torch import Tensor, nn
@@ -21,22 +21,10 @@ from morenas.adapters.lora import fit_ranks, lora_config, lora_pairs, project_pa
 from morenas.base.errors import InputError
 from morenas.base.files import read_json
 from morenas.export.base import read_tensors
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 from morenas.monarch import Link, to_dense
 
 MODELS = [*CLASSIFIERS, *LANGUAGE_MODELS]
-
-
-def mixed(tiny: str | Tiny = "bert", **config: Any) -> Any:
-    """A model whose modules have adapters of different shapes, the last two none."""
-    model = (Tiny(tiny, causal=False) if isinstance(tiny, str) else tiny).model()
-    names = linears(model)[:-2]
-    shapes = {name: {"nblocks": 1 + i % 4, "blk_r": 1 + i % 3} for i, name in enumerate(names)}
-    adapter = adapted(tiny, architecture=shapes, target_modules=None, **config).eval()
-    with torch.no_grad():
-        for layer in more_layers(adapter).values():
-            layer.morenas_second["default"].mul_(4)  # so that the logits move by much more than the rounding
-    return adapter
 
 
 def lora_modules(model: nn.Module) -> dict[str, Any]:
@@ -44,18 +32,18 @@ def lora_modules(model: nn.Module) -> dict[str, Any]:
     return {name.removeprefix("base_model.model."): module for name, module in found.items()}
 
 
-@in_turn(tiny=MODELS, uniform_rank=[False, True])
-def test_the_lora_computes_what_the_adapter_computes(tiny: Tiny, uniform_rank: bool, tmp_path: Path) -> None:
+@in_turn(tiny=MODELS, reader=["peft", "servers"])
+def test_the_lora_computes_what_the_adapter_computes(tiny: Tiny, reader: str, tmp_path: Path) -> None:
     model = mixed(tiny)
     expected = outputs(model, tiny)
     assert difference(expected, outputs(tiny.model(), tiny)) > 1e-3  # the adapter does something
-    done = morenas.to_lora(model, tmp_path / "lora", uniform_rank=uniform_rank)
+    done = morenas.to_lora(model, tmp_path / "lora", for_=reader)
     lora = PeftModel.from_pretrained(tiny.model(), tmp_path / "lora")
     assert difference(outputs(lora, tiny), expected) <= 1e-5
     ranks = {name: module.r["default"] for name, module in lora_modules(lora).items()}
     assert ranks == done.ranks
     exact = {name: nblocks * blk_r for name, (nblocks, blk_r, *_) in done.shapes.items()}
-    assert ranks == (dict.fromkeys(exact, max(exact.values())) if uniform_rank else exact)
+    assert ranks == (dict.fromkeys(exact, max(exact.values())) if reader == "servers" else exact)
     assert all(module.scaling["default"] == 1 for module in lora_modules(lora).values())
 
 
@@ -193,7 +181,7 @@ def test_a_truncated_zero_has_no_error() -> None:
 
 def test_padding_to_one_rank_changes_no_product() -> None:
     pairs = lora_pairs(mixed())
-    padded, errors = fit_ranks(pairs, uniform_rank=True)
+    padded, errors = fit_ranks(pairs, one_rank=True)
     assert not errors and {len(a) for a, _ in padded.values()} == {max(len(a) for a, _ in pairs.values())}
     assert all(torch.equal(b @ a, pairs[name][1] @ pairs[name][0]) for name, (a, b) in padded.items())
 
@@ -215,7 +203,7 @@ def test_ranks_that_a_server_does_not_take_are_refused(options: dict[str, Any], 
 
 def test_a_truncated_export_keeps_the_limit_and_tells_its_errors(tmp_path: Path) -> None:
     model = mixed()
-    done = morenas.to_lora(model, tmp_path / "lora", max_rank=4, truncate=True, uniform_rank=True)
+    done = morenas.to_lora(model, tmp_path / "lora", max_rank=4, truncate=True)
     lora = PeftModel.from_pretrained(tiny_classifier(), tmp_path / "lora")
     for name, layer in lora_modules(lora).items():
         assert layer.r["default"] == 4

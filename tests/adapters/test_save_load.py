@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM
 
 from morenas.adapters import MoReConfig
 from morenas.models import target_linears
-from morenas.models.load import find_head
+from morenas.models.heads import find_head
 
 over_kinds = pytest.mark.parametrize("tiny", KINDS, ids=str)
 over_language_models = pytest.mark.parametrize("tiny", LANGUAGE_MODELS, ids=str)

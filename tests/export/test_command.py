@@ -29,7 +29,7 @@ def test_without_morenas_every_export_has_the_run_s_metric_to_the_last_digit(
     forked: Forked, found: Path, tiny_task: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     export(f"run={found}", "to=lora", f"out={tmp_path / 'lora'}")
-    export(f"run={found}", "to=lora", f"out={tmp_path / 'auto'}", "uniform_rank=true", "max_rank=16")
+    export(f"run={found}", "to=lora", f"out={tmp_path / 'auto'}", "for=peft", "max_rank=16")
     export(f"run={found}", "to=merged", f"out={tmp_path / 'merged'}")
     exports = [(form, tmp_path / form, tiny_model) for form in ("lora", "auto", "merged")]
     tests = tiny_task / "validation.jsonl"
@@ -77,8 +77,37 @@ def test_a_lora_run_is_exported_as_the_lora_it_is(
     tests = str(tiny_task / "validation.jsonl")
     assert plain_peft.measure("lora", str(tmp_path / "out"), str(tiny_model), tests)[0] == measured(lora_run)
     assert "method=lora" in refused(capsys, f"run={lora_run}", "to=more", f"out={tmp_path / 'other'}")
-    said = refused(capsys, f"run={lora_run}", "to=lora", f"out={tmp_path / 'other'}", "uniform_rank=true")
-    assert "uniform_rank=True" in said and "method=more" in said
+    said = refused(capsys, f"run={lora_run}", "to=lora", f"out={tmp_path / 'other'}", "max_rank=4")
+    assert "max_rank=4" in said and "method=more" in said
+    said = refused(capsys, f"run={lora_run}", "to=merged", f"out={tmp_path / 'other'}", "for=peft")
+    assert "for=peft: goes with to=lora alone" in said
+
+
+@pytest.mark.parametrize("method", ["rslora", "equal_lora method.params=400"])
+def test_a_lora_run_of_another_scale_or_of_mixed_ranks_is_rewritten_for_servers(
+    method: str, tiny_task: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *settings = method.split()
+    directory = baseline(name, tiny_task, tiny_model, tmp_path / "run", *settings)
+    tests = str(tiny_task / "validation.jsonl")
+    export(f"run={directory}", "to=lora", f"out={tmp_path / 'servers'}")
+    export(f"run={directory}", "to=lora", f"out={tmp_path / 'own'}", "for=peft")
+    assert "vLLM and llama.cpp do not read the trained head (classifier)" in capsys.readouterr().out
+    config, own = (read(tmp_path / folder / "adapter_config.json") for folder in ("servers", "own"))
+    assert config["r"] == config["lora_alpha"] and not config["rank_pattern"] and not config["use_rslora"]
+    assert own["use_rslora"] or own["rank_pattern"]
+    for folder in ("servers", "own"):
+        assert plain_peft.measure("lora", str(tmp_path / folder), str(tiny_model), tests)[0] == measured(directory)
+
+
+def test_an_export_copies_the_files_that_it_knows_and_nothing_that_links_point_to(
+    lora_run: Path, tmp_path: Path
+) -> None:
+    directory = shutil.copytree(lora_run, tmp_path / "run")
+    (tmp_path / "secret").write_text("secret")
+    (directory / "adapter" / "link").symlink_to(tmp_path / "secret")
+    export(f"run={directory}", "to=lora", f"out={tmp_path / 'out'}")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"adapter_config.json", ADAPTER, "README.md"}
 
 
 @pytest.mark.parametrize("method", ["head", "full"])
@@ -102,7 +131,9 @@ def test_a_run_without_adapters_is_merged_alone(
         (["run"], "run: give key=value"),
         (["to=lorra"], "to=lorra"),
         (["max_rank=many"], "max_rank=many"),
-        (["uniform_rank=perhaps"], "uniform_rank=perhaps"),
+        (["uniform_rank=true"], "uniform_rank: is no key any more: one rank for all modules is what to=lora writes"),
+        (["for=vllm"], "for=vllm: choose from servers, peft"),
+        (["for=peft", "for=peft"], "for: is given twice"),
         (["run=a"], "to, out: must be set"),
         ([], "run, to, out: must be set"),
     ],
@@ -129,7 +160,7 @@ assert not {{"torch", "transformers", "peft"}} & set(sys.modules)
 
 def test_help_works(capsys: pytest.CaptureFixture[str]) -> None:
     export("--help")
-    assert "uniform_rank" in capsys.readouterr().out
+    assert "    for " in capsys.readouterr().out
 
 
 def without(*parts: str) -> Callable[[Path], None]:
