@@ -44,10 +44,9 @@ def log_probabilities(model: Any, lora: Path | None, prompt: Sequence[int], fold
         params.lora_adapters = [info]
     server = xllamacpp.Server(params)
     asked = {"prompt": list(prompt), "n_predict": 1, "n_probs": model.config.vocab_size, "temperature": 0.0}
-    answer = server.handle_completions({**asked, "cache_prompt": False})
-    found = (answer if isinstance(answer, dict) else json.loads(answer))["completion_probabilities"][0]["top_logprobs"]
+    answer: Any = server.handle_completions(asked)
     logarithms = torch.full((model.config.vocab_size,), torch.nan)
-    for one in found:
+    for one in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
         logarithms[one["id"]] = one["logprob"]
     return logarithms
 

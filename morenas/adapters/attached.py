@@ -87,7 +87,7 @@ def _frozen(layer: Any) -> nn.Module:
     return base
 
 
-def _count(layer: nn.Module) -> int:
+def _count(layer: Any) -> int:
     """Parameters of an adapter."""
     return sum(value.numel() for name, value in layer.named_parameters() if not name.startswith("base_layer."))
 

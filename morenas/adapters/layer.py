@@ -121,16 +121,17 @@ class MoReLayer(nn.Module, BaseTunerLayer):
         if not self._frozen:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
-        base, frozen = self.get_base_layer(), self._frozen.pop()
+        base: Any = self.get_base_layer()
+        frozen = self._frozen.pop()
         frozen.data = frozen.data.to(base.weight)
         base.weight = frozen
         self.merged_adapters.clear()
 
     @property
-    def frozen_weight(self) -> Tensor:
+    def frozen_weight(self) -> nn.Parameter:
         """The base layer's own weight, without what is merged."""
-        frozen: Tensor = self._frozen[0] if self._frozen else self.get_base_layer().weight
-        return frozen
+        base: Any = self.get_base_layer()
+        return self._frozen[0] if self._frozen else base.weight
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Map ``(..., n)`` to ``(..., m)``."""

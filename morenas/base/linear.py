@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,4 +50,5 @@ def features(module: nn.Module) -> tuple[int, int]:
 
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
-    return module.weight.shape[0], module.weight.shape[1]  # Conv1D keeps its weight transposed
+    weight: Any = module.weight  # Conv1D keeps it transposed
+    return weight.shape[0], weight.shape[1]

@@ -35,7 +35,8 @@ def check_reload(model: PeftModel, folder: Path, ranks: Mapping[str, int], exact
     layers = more_layers(model)
     meant = {name: layer.frozen_weight for name, layer in layers.items()}
     params = {name: ranks[name] * (layer.in_features + layer.out_features) for name, layer in layers.items()}
-    with bare_twin(model.base_model.model) as twin:
+    task: Any = model.base_model.model
+    with bare_twin(task) as twin:
         lora = _load(twin, folder)
         if words := misplaced(twin, meant, params):
             raise _differs(model, words)
@@ -75,7 +76,7 @@ def _differs(model: nn.Module, words: str) -> InputError:
 
 def _probe(model: Any) -> dict[str, Tensor] | None:
     """Token ids that any model of text takes; None for other models."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if getattr(model, "main_input_name", None) != "input_ids" or not hasattr(config, "get_text_config"):
         return None
     text = config.get_text_config()

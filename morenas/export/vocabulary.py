@@ -73,7 +73,7 @@ def carried(model: PeftModel) -> dict[str, Tensor]:
 
 def resized_to(model: PeftModel) -> int | None:
     """The number of embeddings, where it is not that of the base model's config; None where it is or is not known."""
-    task = model.base_model.model
+    task: Any = model.base_model.model
     known = _known_vocabulary(model.peft_config["default"].base_model_name_or_path)
     if known is None or not hasattr(task, "get_input_embeddings"):
         return None
@@ -91,11 +91,11 @@ def tokenizer_for(adapter: Path, pretrained: Pretrained) -> Any:
 
 def _embeddings(model: PeftModel) -> dict[str, Tensor]:
     """Input and output embeddings of a model of transformers, but for those that ``modules_to_save`` trains whole."""
-    task = model.base_model.model
+    task: Any = model.base_model.model
     layers = [getattr(task, f"get_{side}_embeddings", lambda: None)() for side in ("input", "output")]
     state: dict[str, Tensor] = {}
     for layer in layers:
-        base = getattr(layer, "base_layer", layer)  # an adapter may stand on it
+        base: Any = getattr(layer, "base_layer", layer)  # an adapter may stand on it
         name = _name_of(model, base) if base is not None else None
         if name is not None and not hasattr(layer, "original_module"):
             state |= {f"{name}.{key}": value for key, value in base.state_dict().items()}

@@ -127,7 +127,8 @@ def _lora_parameters(config: PeftConfig, targets: Targets, names: Sequence[str])
     """Parameters of each adapter of a LoRA; None for other methods."""
     if type(config) is not LoraConfig:
         return None
-    ranks = {name: config.rank_pattern.get(re.escape(name), config.r) for name in names}
+    patterns = config.rank_pattern or {}
+    ranks = {name: patterns.get(re.escape(name), config.r) for name in names}
     return {name: rank * sum(targets[name]) + config.use_dora * targets[name][1] for name, rank in ranks.items()}
 
 

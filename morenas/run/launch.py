@@ -163,7 +163,7 @@ def check_trust(path: Path, record: RunRecord, words: Sequence[str]) -> None:
         InputError: If the word is missing, or the run was begun without it.
     """
     recorded = bool((record.config.get("model") or {}).get("trust_remote_code"))
-    if recorded != (f"{TRUST}=true" in words):
+    if recorded != (f"{TRUST}=true" in {word.lower() for word in words}):
         raise InputError(
             f"resume={path}: this run was begun with {TRUST}=true, so that code from its model's folder would run. If "
             f"you trust that code, say so again: resume={path} {TRUST}=true."

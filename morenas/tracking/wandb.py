@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import ssl
 import uuid
 from collections.abc import Mapping
+from configparser import ConfigParser, ParsingError
 from dataclasses import dataclass, field
+from functools import cache
 from http.client import HTTPException
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -190,9 +193,21 @@ def _said_outside() -> tuple[str, str]:
         value = os.environ.get(name, "").strip().lower()
         if mode := (OUTSIDE.get(value, "") if name == "WANDB_MODE" else "disabled" * (value in TRUE)):
             return mode, f"{name}={value}"
+    return OUTSIDE.get(_mode_of_files(), ""), "wandb's settings file"
+
+
+@cache
+def _mode_of_files() -> str:
+    """What ``wandb offline`` wrote. Read once: the settings of ``wandb.setup`` take over what runs are given."""
     import wandb
 
-    return OUTSIDE.get(str(wandb.setup().settings.mode), ""), "wandb's settings file"
+    settings, mode = wandb.setup().settings, ""
+    for path in (settings.settings_system, settings.settings_workspace):
+        files = ConfigParser(interpolation=None)
+        with contextlib.suppress(ParsingError, OSError, UnicodeDecodeError):
+            files.read(path or ())
+            mode = files.get("default", "mode", fallback=mode)
+    return mode.strip().lower()
 
 
 def _server() -> str:

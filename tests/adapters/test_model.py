@@ -67,7 +67,7 @@ def test_a_linear_layer_with_a_forward_of_its_own_is_left_out_of_all_linear_and_
 
 
 def test_all_linear_takes_a_layer_with_another_adapter_as_a_whole() -> None:
-    lora = get_peft_model(tiny_classifier(), LoraConfig(target_modules=["query", "value"]))
+    lora: Any = get_peft_model(tiny_classifier(), LoraConfig(target_modules=["query", "value"]))
     model = get_peft_model(lora.base_model.model, MoReConfig(target_modules="all-linear"))
     assert sorted(model.targeted_module_names) == sorted(target_linears(tiny_classifier(), ".*"))
 

@@ -83,7 +83,7 @@ def test_a_lora_run_is_exported_as_the_lora_it_is(
     assert "for=peft: goes with to=lora alone" in said
 
 
-@pytest.mark.parametrize("method", ["rslora", "equal_lora method.params=400"])
+@pytest.mark.parametrize("method", ["rslora", "equal_lora method.params=600"])
 def test_a_lora_run_of_another_scale_or_of_mixed_ranks_is_rewritten_for_servers(
     method: str, tiny_task: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

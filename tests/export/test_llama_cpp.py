@@ -13,7 +13,7 @@ from tiny_models import Tiny
 
 import morenas
 
-TINY = Tiny("llama", options=(("hidden_size", 32), ("intermediate_size", 64)))
+TINY = Tiny("llama")
 PROMPT = (5, 9, 11, 7, 30, 22)
 
 
@@ -34,4 +34,4 @@ def test_llama_cpp_computes_what_the_adapter_computes(tmp_path: Path) -> None:
         lora = None if name == "base" else tmp_path / name
         found = log_probabilities(TINY.model(), lora, PROMPT, tmp_path / f"{name}-gguf")
         off[name] = difference(found, base if name == "base" else expected)
-    assert off["base"] <= 0.01 and off["servers"] <= 0.01 < 0.1 < off["peft"], off
+    assert off["base"] <= 0.03 and off["servers"] <= 0.03 < 1 < off["peft"], off

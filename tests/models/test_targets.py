@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
@@ -175,7 +177,12 @@ def test_what_has_a_forward_of_its_own_is_no_linear_layer(odd: nn.Linear) -> Non
 
 
 def test_a_router_of_a_mixture_of_experts_is_no_target() -> None:
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     config = PhimoeConfig(**sizes, vocab_size=40, num_key_value_heads=2, num_local_experts=2)
     model = AutoModelForCausalLM.from_config(config)
     assert any("router" in name for name, module in model.named_modules() if isinstance(module, nn.Linear))
@@ -195,7 +202,7 @@ def test_a_layer_that_accelerate_has_hooked_is_linear() -> None:
 
 
 def test_a_layer_with_an_adapter_is_one_target_and_its_insides_are_none() -> None:
-    lora = get_peft_model(
+    lora: Any = get_peft_model(
         tiny_classifier(), LoraConfig(target_modules=["query", "value"], modules_to_save=["classifier"])
     )
     plain = target_linears(tiny_classifier(), ".*", ["classifier"])
@@ -203,7 +210,7 @@ def test_a_layer_with_an_adapter_is_one_target_and_its_insides_are_none() -> Non
 
 
 def test_what_is_a_target_beside_another_adapter_can_be_searched_and_attached_by_the_same_names() -> None:
-    model = get_peft_model(tiny_classifier(), LoraConfig(target_modules=["query"])).base_model.model
+    model: Any = get_peft_model(tiny_classifier(), LoraConfig(target_modules=["query"])).base_model.model
     targets = target_linears(model, "all-linear", ["classifier"])
     supernet = Supernet(model, build_space(targets, [1, 2], [0, 1], granularity="module"))
     supernet.open()

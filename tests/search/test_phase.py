@@ -350,3 +350,12 @@ def test_real_weights_and_real_data_go_through(
     results = read(tmp_path / "run" / "results.json")
     assert 0 < results["methods"][0]["adapter_params"] <= results["budget"]["params"]
     assert results["data"]["sizes"]["test"] == 277
+
+
+def test_a_comparison_that_could_not_be_attached_is_refused_before_the_search(
+    command: CommandLine, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("morenas.finetune.attach.misplaced", lambda *_: "it adapts something else")
+    monkeypatch.setattr("morenas.search.phase.run_search", lambda *_: pytest.fail("the search began"))
+    done = command("search", *words, "compare=lora")
+    assert done.status == 2 and "Method lora: PEFT does not put its adapters onto the targets" in done.err

@@ -46,7 +46,7 @@ def test_a_tracker_that_fails_is_reported_once_and_left_out(tmp_path: Path) -> N
     for step in range(3):
         trackers.log("search", step, {})
     trackers.close(failed=False)
-    assert shown == ["Broken failed (OSError: no route); the run goes on without it."]
+    assert shown == ["Broken failed (OSError: no route to host); the run goes on without it."]
     assert len((tmp_path / "search" / "metrics.jsonl").read_text().splitlines()) == 3
 
 
@@ -176,5 +176,4 @@ def test_auto_is_offline_without_a_login_and_where_nothing_answers(monkeypatch: 
     assert choose_mode("auto") == "offline"
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     assert choose_mode("auto") == "offline"
-    with pytest.raises(ConnectionError, match="does not answer"):
-        choose_mode("online")
+    assert choose_mode("online") == "offline"

@@ -23,7 +23,7 @@ from morenas.base.errors import InputError
 from morenas.space import Architecture, ModuleShape
 from morenas.tracking import TrackedRun
 from morenas.tracking.trackers import Trackers, build_trackers
-from morenas.tracking.wandb import WandbTracker, choose_mode
+from morenas.tracking.wandb import WandbTracker, _mode_of_files, choose_mode
 
 ARCHITECTURE = Architecture(
     "tiny",
@@ -53,7 +53,9 @@ def no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("HOME", str(tmp_path))
     wandb.teardown()  # it reads the environment once
+    _mode_of_files.cache_clear()
     yield
+    _mode_of_files.cache_clear()
     wandb.teardown()
 
 
@@ -305,7 +307,7 @@ def test_auto_is_online_with_a_key_for_this_server_only(
 @pytest.mark.usefixtures("no_login")
 def test_auto_asks_no_question_on_a_terminal() -> None:
     ours, theirs = pty.openpty()
-    code = "from morenas.tracking.wandb import WandbTracker, choose_mode; assert choose_mode('auto') == 'offline'"
+    code = "from morenas.tracking.wandb import choose_mode; assert choose_mode('auto') == 'offline'"
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_SILENT"}
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
