@@ -170,8 +170,8 @@ def _check_keys(composed: DictConfig, typed: DictConfig, doors: Mapping[str, Doo
 
 
 def _choice(composed: DictConfig, section: str, doors: Mapping[str, Door]) -> str:
-    """What decides about the keys of a section, as it is written on a command line."""
-    if section not in doors:
+    """What decides about the keys of a section, as it is written on a command line; empty where nothing is chosen."""
+    if section not in doors or composed[section][doors[section].key] is None:
         return ""
     key = doors[section].key
     return f"{section}{'' if key == 'name' else f'.{key}'}={composed[section][key]}"

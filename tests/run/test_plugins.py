@@ -95,8 +95,9 @@ def test_a_setting_of_its_own_may_not_have_the_name_of_another_key(plugin: str) 
 def test_help_lists_it_with_what_its_settings_mean(command: CommandLine, plugin: str) -> None:
     words = [f"plugins=[{plugin}]", "relaxation=powered"]
     told = command("search", "--help", *words).out
-    assert "dirichlet, gumbel, powered, softmax" in told and "relaxation.power" in told and "The power." in told
-    assert "relaxation=dirichlet|gumbel|powered|softmax" in command("search", "--help", "relaxation", *words).out
+    assert "auto, dirichlet, gumbel, midpoint, powered, softmax" in told
+    assert "relaxation.power" in told and "The power." in told
+    assert "relaxation=auto|dirichlet|gumbel|midpoint|powered|softmax" in command("search", "--help", "relaxation", *words).out
 
 
 @pytest.mark.parametrize("words", [["plugins=[no_such_plugin]"], ["--help", "plugins=[no_such_plugin]"]])

@@ -38,7 +38,8 @@ def test_a_task_that_still_lacks_something_is_told_too(command: CommandLine) -> 
 
 
 def test_names_that_a_key_may_take_are_told(command: CommandLine) -> None:
-    assert "One of softmax, gumbel, dirichlet." in " ".join(command("search", "--help", "relaxation.name").out.split())
+    told = " ".join(command("search", "--help", "relaxation.name").out.split())
+    assert "One of midpoint, softmax, gumbel, dirichlet." in told
     assert "model=demo|llama|" in command("search", "--help", "model").out
 
 
