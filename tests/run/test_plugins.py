@@ -97,7 +97,10 @@ def test_help_lists_it_with_what_its_settings_mean(command: CommandLine, plugin:
     told = command("search", "--help", *words).out
     assert "auto, dirichlet, gumbel, midpoint, powered, softmax" in told
     assert "relaxation.power" in told and "The power." in told
-    assert "relaxation=auto|dirichlet|gumbel|midpoint|powered|softmax" in command("search", "--help", "relaxation", *words).out
+    assert (
+        "relaxation=auto|dirichlet|gumbel|midpoint|powered|softmax"
+        in command("search", "--help", "relaxation", *words).out
+    )
 
 
 @pytest.mark.parametrize("words", [["plugins=[no_such_plugin]"], ["--help", "plugins=[no_such_plugin]"]])
