@@ -3,7 +3,7 @@
     python kill_a_search.py <folder> <words of the command line>
 
 Runs as a program: it imports once, also what a run imports at its first need, and forks each run, so that a kill
-costs no import.
+costs no import and no composing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import sklearn.metrics  # noqa: F401
 import torch
-from tiny_runs import run
+from tiny_runs import composed, run
 
 import morenas.finetune.loop
 import morenas.search.engine  # noqa: F401
@@ -119,6 +119,7 @@ def outcome(directory: Path, kills: list[bool]) -> dict[str, Any]:
 
 def main() -> None:
     root, words = Path(sys.argv[1]), [*sys.argv[2:], "compare=lora"]
+    composed("search", words)  # remembered by every run
     began = time.monotonic()
     finish(start([*words, f"hydra.run.dir={root / 'never'}"]))
     whole = time.monotonic() - began

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,8 +15,11 @@ from morenas.models import target_linears
 from morenas.models.heads import find_head
 
 MODELS = (
-    *LANGUAGE_MODELS,
-    *(Tiny(family, causal=False) for family in ("bert", "roberta", "distilbert", "deberta-v2", "electra", "llama")),
+    *(replace(tiny, layers=1) for tiny in LANGUAGE_MODELS),
+    *(
+        Tiny(family, causal=False, layers=1)
+        for family in ("bert", "roberta", "distilbert", "deberta-v2", "electra", "llama")
+    ),
 )
 """Whatever PEFT promises is to hold of each of them."""
 

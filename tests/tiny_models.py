@@ -114,6 +114,8 @@ def tiny_config(family: str, **overrides: Any) -> PretrainedConfig:
     config = _CONFIGS[family]()
     for key, value in overrides.items():
         setattr(config, key, value)
+    if kinds := getattr(config, "layer_types", None):
+        config.layer_types = kinds[: config.num_hidden_layers]
     return config
 
 
@@ -246,15 +248,17 @@ class Tiny:
     family: str
     causal: bool = True
     options: tuple[tuple[str, Any], ...] = ()
+    layers: int = LAYERS
 
     def __str__(self) -> str:
         return "-".join([self.family, "lm" if self.causal else "classifier", *(name for name, _ in self.options)])
 
     def model(self, seed: int = 0) -> PreTrainedModel:
         """Made anew at every call, always with the same weights."""
+        options = {"num_hidden_layers": self.layers, **dict(self.options)}
         if self.causal:
-            return tiny_causal(self.family, seed, **dict(self.options))
-        return tiny_classifier(self.family, seed=seed, **dict(self.options))
+            return tiny_causal(self.family, seed, **options)
+        return tiny_classifier(self.family, seed=seed, **options)
 
     def batch(self, seed: int = 0) -> dict[str, torch.Tensor]:
         return tiny_causal_batch(seed=seed) if self.causal else tiny_batch(seed=seed)

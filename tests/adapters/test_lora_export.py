@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from morenas.export.base import read_tensors
 from morenas.models.heads import find_head
 from morenas.monarch import Link, to_dense
 
-MODELS = [*CLASSIFIERS, *LANGUAGE_MODELS]
+MODELS = [replace(tiny, layers=1) for tiny in (*CLASSIFIERS, *LANGUAGE_MODELS)]
 
 
 def lora_modules(model: nn.Module) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def lora_modules(model: nn.Module) -> dict[str, Any]:
 def test_the_lora_computes_what_the_adapter_computes(tiny: Tiny, reader: str, tmp_path: Path) -> None:
     model = mixed(tiny)
     expected = outputs(model, tiny)
-    assert difference(expected, outputs(tiny.model(), tiny)) > 1e-3  # the adapter does something
+    assert difference(expected, outputs(tiny.model(), tiny)) > 5e-4  # the adapter does something
     done = morenas.to_lora(model, tmp_path / "lora", for_=reader)
     lora = PeftModel.from_pretrained(tiny.model(), tmp_path / "lora")
     assert difference(outputs(lora, tiny), expected) <= 1e-5

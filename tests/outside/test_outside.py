@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import Forked
 from tiny_models import tiny_classifier
 from tiny_runs import SEARCH_WORDS, CommandLine, read, task_words
 from tiny_search import TinyBatches
@@ -158,14 +157,15 @@ def test_help_lists_names_and_settings(outside: None, command: CommandLine) -> N
         assert f"{key}" in told and meaning in told
 
 
-def test_an_installed_package_needs_no_word(tmp_path: Path) -> None:
+def test_an_installed_package_needs_no_word(forked: Forked, tmp_path: Path) -> None:
     """Its entry point is found; the process has nothing but the two packages and what they need."""
     info = tmp_path / "morenas_outside-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: morenas-outside\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[morenas.plugins]\noutside = {PACKAGE}\n")
-    path = os.pathsep.join([str(Path(__file__).parents[2]), str(HERE), str(tmp_path)])
-    words = [sys.executable, "-m", "morenas.search", "--help", "relaxation", "relaxation=sparsemax"]
-    done = subprocess.run(words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    program = tmp_path / "program.py"
+    program.write_text("import runpy\n\nrunpy.run_module('morenas.search', run_name='__main__')\n")
+    words = ["--help", "relaxation", "relaxation=sparsemax"]
+    done = forked(program, tmp_path, *words, path=[Path(__file__).parents[2], HERE, tmp_path])
     assert done.returncode == 0, done.stderr
     assert "sparsemax" in done.stdout and "relaxation.power" in done.stdout
