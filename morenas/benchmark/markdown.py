@@ -65,10 +65,19 @@ def _finals(groups: Document, ours: str) -> str:
 
 def _pairs(group: Document) -> str:
     lines = [
-        [name, _shown(of["difference"]), _shown(of["wins"]), f"{of['ties']:.3g}", f"{of['p']:.2g}", str(of["pairs"])]
+        [
+            name,
+            _shown(of["difference"]),
+            _shown(of.get("final")),
+            _shown(of["wins"]),
+            f"{of['ties']:.3g}",
+            f"{of['p']:.2g}",
+            str(of["pairs"]),
+        ]
         for name, of in group["paired"].items()
     ]
-    return table_lines(["control", "regret, ours less its [95 %]", "won [95 %]", "ties", "Wilcoxon p", "pairs"], lines)
+    heading = ["regret, ours less its [95 %]", "final loss, ours less its", "won [95 %]", "ties", "Wilcoxon p", "pairs"]
+    return table_lines(["control", *heading], lines)
 
 
 def _correlations(details: Mapping[str, Document]) -> str:

@@ -155,7 +155,19 @@ def _paired(ours: list[BenchmarkRow], others: list[BenchmarkRow]) -> Document | 
     )
     unpaired = len(ours) + len(others) - 2 * len(pairs)
     document = asdict(found) | {"ties": _rounded(found.ties), "p": _rounded(found.p), "unpaired": unpaired}
-    return document | {name: _rounded_figure(getattr(found, name)) for name in ("difference", "wins")}
+    document |= {name: _rounded_figure(getattr(found, name)) for name in ("difference", "wins")}
+    final = [(difference, _problem(row)) for row, other in pairs if (difference := _in_the_end(row, other)) is not None]
+    if final:
+        differences, problems = zip(*final, strict=True)
+        document["final"] = _rounded_figure(measures.bootstrap(differences, problems))
+    return document
+
+
+def _in_the_end(row: BenchmarkRow, other: BenchmarkRow) -> float | None:
+    """The final loss of a run less that of another, as normalized regrets; None where one has none."""
+    if row.final_loss is None or other.final_loss is None:
+        return None
+    return row.normalized(row.final_loss) - other.normalized(other.final_loss)
 
 
 def _curves(rows: list[BenchmarkRow]) -> Document:

@@ -204,10 +204,15 @@ def test_the_tables_show_every_method_and_bar(document: report.Document) -> None
 
 def test_sides_of_n_and_final_losses_are_shown_where_they_were_measured(document: report.Document) -> None:
     of: dict[str, Any] = dict(table="transformer", family="mixed", right_side=0.9, total=1.25)
-    rows = [*runs(OURS, 1, final_loss=0.05, **of), *runs("random", 1, **(of | {"right_side": 0.25, "total": None}))]
+    other = of | {"right_side": 0.25, "final_loss": 0.25}
+    rows = [*runs(OURS, 1, final_loss=0.05, **of), *runs("random", 1, **other)]
     having = report.summarize(rows, OURS)
     text = markdown.markdown(having)
     assert "| **bilevel** | 1.25 | -0.05 [-0.05, -0.05] |" in text and "0.25 [0.25, 0.25]" in text
+    assert having["tables"]["transformer"]["groups"]["mixed"]["paired"]["random"]["final"]["mean"] == pytest.approx(
+        -0.2
+    )
+    assert "| -0.2 [-0.2, -0.2] |" in text and "final loss, ours less its" in text
     [bar] = [bar for bar in bars.bars(having) if (bar["measure"], bar["group"]) == ("right side of N", "mixed")]
     assert (bar["seen"], bar["holds"]) == (0.9, False)
     assert "passes in all" in text and "passes in all" not in markdown.markdown(document)
