@@ -42,6 +42,16 @@ def refused(done: Outcome, *said: str) -> bool:
     return True
 
 
+def failed(done: Outcome, *said: str) -> bool:
+    """One line that says these words, no traceback, status 1: the input was right, and the work went wrong."""
+    assert done.status == 1, done.err
+    assert sum(line.startswith("morenas: failed:") for line in done.err.splitlines()) == 1
+    assert "Traceback" not in done.err
+    for words in said:
+        assert words in done.err
+    return True
+
+
 def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -290,7 +300,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(
 
     monkeypatch.setattr(Objective, "_pass", spoilt)
     done = command("search", *words)
-    assert refused(done, "nan", "step 5", "learning rate", "batch", "search.safetensors")
+    assert failed(done, "nan", "step 5", "learning rate", "batch", "search.safetensors")
     assert (tmp_path / "run" / "checkpoints" / "search.safetensors").exists()
     monkeypatch.setattr(Objective, "_pass", true_loss)
     assert command("search", f"resume={tmp_path / 'run'}").status == 0
@@ -299,7 +309,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(
 def test_a_search_that_diverges_before_its_first_checkpoint_says_so(command: CommandLine, words: list[str]) -> None:
     hot = [word for word in words if word.split("=")[0] not in ("training.learning_rate", "search.checkpoint_every")]
     done = command("search", *hot, "training.learning_rate=1e30")
-    assert refused(done, "step", "learning rate", "batch", "No checkpoint had been written")
+    assert failed(done, "step", "learning rate", "batch", "No checkpoint had been written")
 
 
 @pytest.mark.parametrize("evals", [1, 12])
@@ -308,7 +318,7 @@ def test_a_loss_that_is_not_finite_in_the_final_finetune(command: CommandLine, w
     done = command(
         "search", *hot, "training.learning_rate=1e30", "search.learning_rate=1e-3", f"training.evals={evals}"
     )
-    assert refused(done, "finetune", "step", "learning rate", "batch", "heckpoint")
+    assert failed(done, "finetune", "step", "learning rate", "batch", "heckpoint")
 
 
 @pytest.mark.parametrize("spoil", ["json", "version", "model", "missing", "empty"])

@@ -66,7 +66,7 @@ def worst(logits: list[torch.Tensor], others: list[torch.Tensor]) -> float:
 def first_prompts(config: dict[str, Any], base: str) -> list[list[int]]:
     from transformers import AutoTokenizer
 
-    from morenas.tasks.sources.files import read_table
+    from morenas.tasks.sources.tables import read_table
 
     task = config["task"]
     folder = Path(task["data_dir"]) / (task["folder"] or task["name"].rpartition("/")[2])

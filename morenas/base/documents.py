@@ -36,11 +36,16 @@ def validate(document: Any, schema: str, source: str) -> None:
     found = document.get("format") if isinstance(document, dict) else None
     if found != expected:
         raise InputError(
-            f"{source}: its format is {found!r}, this version of morenas reads {expected!r}; "
+            f"{source}: its format is {found!r:.60}, this version of morenas reads {expected!r}; "
             "use the version that wrote it, or write it anew."
         )
     errors = list(check.iter_errors(document))
     if errors:
         worst: ValidationError = best_match(errors)
         place = worst.json_path.removeprefix("$.")
-        raise InputError(f"{source}: not a valid {schema}: at '{place}': {worst.message}")
+        raise InputError(f"{source}: not a valid {schema}: at '{place[:200]}': {shortest(worst.message)}")
+
+
+def shortest(message: str, most: int = 300) -> str:
+    """A message without the middle of a document that it repeats."""
+    return message if len(message) <= most else f"{message[: most // 2]} … {message[-most // 2 :]}"

@@ -6,19 +6,26 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from morenas.base.errors import InputError
+
+DEEPEST = 64  # objects and lists inside one another
+LARGEST = 2**28  # bytes of a document
+LONGEST_NUMBER = 20  # digits of a whole number
+
+Kinds = type | tuple[type, ...]
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write ``data`` to ``path``, whole or not at all; parent folders are made."""
-    path = Path(path)
+    path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = _beside(path)
     try:
@@ -48,43 +55,138 @@ def write_arrays(path: str | Path, **arrays: Any) -> None:
 
 
 def write_json(path: str | Path, document: Any) -> None:
-    """Write a JSON document, indented, whole or not at all."""
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    """Write a JSON document, indented, whole or not at all; a number that is not finite becomes null."""
+    write_text(path, json.dumps(finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path, what: str) -> Any:
+def finite(document: Any) -> Any:
+    """A JSON document in which null stands for every number that JSON does not have."""
+    if isinstance(document, float):
+        return document if math.isfinite(document) else None
+    if isinstance(document, Mapping):
+        return {name: finite(value) for name, value in document.items()}
+    return [finite(value) for value in document] if isinstance(document, list | tuple) else document
+
+
+def parse_json(text: str | bytes, foreign: bool = False) -> Any:
+    """Parse JSON that anybody may have written.
+
+    Args:
+        foreign: Other programs write it, whose numbers may be NaN and infinite.
+    Raises:
+        ValueError: If it is not JSON, nested more than ``DEEPEST`` times, or holds a number that is not finite.
+    """
+    ours: dict[str, Any] = {"parse_constant": _no_number, "parse_float": _finite_number, "parse_int": _whole_number}
+    try:
+        document = json.loads(text, **({} if foreign else ours))
+    except RecursionError as error:
+        raise ValueError(f"nested more than {DEEPEST} times") from error
+    level, depth = [document], 0
+    while level:
+        level = [inner for value in level for inner in _inside(value)]
+        if (depth := depth + 1) > DEEPEST:
+            raise ValueError(f"nested more than {DEEPEST} times")
+    return document
+
+
+def read_json(path: str | Path, what: str, foreign: bool = False) -> Any:
     """Read a JSON document.
 
     Args:
         what: What the file is, for the message.
+        foreign: As of ``parse_json``.
     Raises:
-        InputError: If it is missing or not JSON.
+        InputError: If it is missing, not a file of reasonable size, or not JSON.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        size = path.stat().st_size
+        if not path.is_file() or size > LARGEST:  # a pipe would be waited for without end
+            why = f"{size:,} bytes" if path.is_file() else "no file"
+            raise InputError(f"{path}: the {what} cannot be read ({why}); check the path.")
+        return parse_json(path.read_text(encoding="utf-8"), foreign)
     except OSError as error:
         raise InputError(f"{path}: the {what} cannot be read ({error.strerror}); check the path.") from error
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"{path}: the {what} is not JSON ({error}); restore the file it was copied from.") from error
 
 
-def read_object(path: str | Path, what: str) -> dict[str, Any]:
+def read_object(
+    path: str | Path, what: str, kinds: Mapping[str, Kinds] | None = None, foreign: bool = False
+) -> dict[str, Any]:
     """Read a JSON object; as ``read_json``.
 
+    Args:
+        kinds: Fields that it has to have, and of which type; there may be others.
     Raises:
-        InputError: If it is missing, or JSON of another kind.
+        InputError: If it is missing, JSON of another kind, or lacks a field.
     """
-    document = read_json(path, what)
+    document = read_json(path, what, foreign)
     if not isinstance(document, dict):
         raise InputError(f"{path}: the {what} is no JSON object; restore the file it was copied from.")
+    check_fields(document, kinds or {}, f"{path}: the {what}")
     return document
+
+
+def check_fields(document: Mapping[str, Any], kinds: Mapping[str, Kinds], who: str) -> None:
+    """Refuse an object of which a field is missing or of another type.
+
+    Args:
+        who: What it is, for the message.
+    Raises:
+        InputError: Naming the field.
+    """
+    for name, kind in kinds.items():
+        value = document.get(name)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise InputError(
+                f"{who}: '{name}' is {'missing' if name not in document else f'{value!r:.60}'}, which it cannot be; "
+                "restore the file it was copied from."
+            )
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite_number(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text[:20])
+
+
+def _whole_number(text: str) -> int:
+    return int(text) if len(text) <= LONGEST_NUMBER else _no_number(f"{text[:20]}…")
 
 
 def sha256(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def writable_folder(out: str) -> Path:
+    """The folder of that name, made now: what cannot be written is refused before any work is done.
+
+    Raises:
+        InputError: If it cannot be made or written.
+    """
+    path = Path(out).expanduser()
+    probe = path / f".{uuid.uuid4().hex[:8]}"
+    if not out.strip():
+        raise InputError("out=: name a folder to write to.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"out={out}: cannot be written ({error.strerror}); choose another folder.") from error
+    return path
 
 
 @contextlib.contextmanager
@@ -95,7 +197,7 @@ def whole_directory(path: str | Path, replace: bool = True) -> Iterator[Path]:
         replace: Whether a folder that is there already gives way; if not, OSError is raised, also where the folder
             appeared while this one was being filled.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = _beside(path)
     beside.mkdir()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # seeds are also derived where data are checked, before anything heavy is imported
+    import torch
 
 
 def derive(seed: int, *names: str | int) -> int:
@@ -21,6 +23,8 @@ def seed_pass(seed: int, device: torch.device) -> None:
 
     ``torch.manual_seed`` would also queue a call for every accelerator, which takes time; a run on the CPU needs none.
     """
+    import torch
+
     if device.type == "cpu":
         torch.default_generator.manual_seed(seed)
     else:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import Field, field, fields
 from typing import Any
 
 from morenas.base.errors import InputError, suggest
 from morenas.base.registry import registry
+
+TEXTS = "texts"
+"""In the metadata of a field that takes a list of texts and nothing else."""
 
 
 def one_of(names: tuple[str, ...], default: Any) -> Any:
@@ -55,13 +59,37 @@ def check_name(declared: Field[Any], value: Any, key: str) -> None:
     """
     if value is None and declared.default is None:
         return
-    if "door" in declared.metadata:
+    if declared.metadata.get(TEXTS):
+        texts(value, key)
+    elif "door" in declared.metadata:
         known = registry(declared.metadata["door"])
         known.check(value, key) if isinstance(value, str) else known.check_object(value, key)
     elif names := declared.metadata.get("names"):
         for name in value if isinstance(value, list | tuple) else [value]:
             if name not in names:
                 raise InputError(f"{key}={name}: choose from {', '.join(names)}{suggest(str(name), names)}.")
+
+
+def texts(value: Any, key: str) -> tuple[str, ...] | None:
+    """A list of texts, or None; what YAML made a number or a truth value of is no longer what the user wrote.
+
+    Args:
+        key: What the list is called.
+    Raises:
+        InputError: If it is no list, or something in it is no text.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
+        raise InputError(f"{key}={value!r}: must be a list: '{key}=[<name>,<name>]'.")
+    listed = tuple(value)
+    if wrong := [one for one in listed if not isinstance(one, str)]:
+        shown = "null" if wrong[0] is None else str(wrong[0]).lower()
+        raise InputError(
+            f"{key}: {shown} is no text. Unquoted, yes, no, true, null, 01 and 1e3 are read as truth values and "
+            f"""numbers; quote it: '{key}=["yes","no"]', or in a YAML file ["yes", "no"]."""
+        )
+    return listed
 
 
 def record(settings: Any) -> dict[str, Any]:

@@ -12,14 +12,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from morenas.base.errors import InputError
-from morenas.base.files import write_bytes
+from morenas.base.files import finite, parse_json, write_bytes
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any] | None = None) -> None:
     """Write named tensors and a JSON object beside them into one file."""
     # safetensors refuses tensors that share memory; contiguous copies never do.
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_bytes(path, save(copies, {"info": json.dumps(info or {})}))
+    write_bytes(path, save(copies, {"info": json.dumps(finite(info or {}), allow_nan=False)}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -29,10 +29,16 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         InputError: If the file is cut short or is no checkpoint.
     """
     try:
+        if not path.is_file():
+            raise OSError("there is no such file")
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads((file.metadata() or {})["info"])  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+            info = parse_json((file.metadata() or {})["info"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError(
             f"{path}: not a whole checkpoint ({error}); the file was cut short or changed. "
             "Restore it, or remove it to begin this phase anew."
         ) from error
+    if not isinstance(info, dict):
+        raise InputError(f"{path}: not a checkpoint (its info is no object); restore it, or remove it.")
+    return tensors, info

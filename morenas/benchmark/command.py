@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from morenas.base.errors import InputError, suggest
 from morenas.base.settings import one_of
@@ -59,7 +58,7 @@ def execute(config: BenchmarkConfig) -> None:
 
 def benchmark(config: BenchmarkConfig) -> str:
     """Run, write, and return the tables as markdown."""
-    from morenas.base.files import write_bytes
+    from morenas.base.files import writable_folder, write_bytes
     from morenas.benchmark import bars, markdown, report
     from morenas.benchmark.methods import METHODS, OURS
     from morenas.benchmark.plot import draw
@@ -76,7 +75,7 @@ def benchmark(config: BenchmarkConfig) -> str:
             places += planted(table, config.families, first, config.problems)
     if "tabular" in config.tables:
         places += tabular()
-    out, seeds = Path(config.out), range(first, first + config.seeds)
+    out, seeds = writable_folder(config.out), range(first, first + config.seeds)
     document = report.summarize(run(places, methods, seeds, out / "rows", config.jobs), OURS)
     bars.write(out / "benchmark.json", document)
     for table in document["tables"]:

@@ -107,5 +107,5 @@ class BenchmarkRow:
         """
         try:
             return cls(**document)
-        except TypeError as error:
+        except (TypeError, ValueError, AttributeError) as error:
             raise InputError(f"row of a bench: {error}; make the rows again with this version.") from error

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from morenas.base.errors import InputError, suggest
-from morenas.base.files import read_json, write_json
+from morenas.base.files import read_object, write_json
+from morenas.base.version import __version__
 from morenas.benchmark import measures
 from morenas.benchmark.alone import train_alone
 from morenas.benchmark.judge import ArchitectureKey, Judge
@@ -83,29 +84,44 @@ def tabular() -> list[Place]:
 def run(
     places: Sequence[Place], methods: Sequence[str], seeds: Sequence[int], folder: Path, jobs: int
 ) -> list[BenchmarkRow]:
-    """Rows of all places, those that lie in ``folder`` already as they are.
+    """Rows of all places, methods and seeds; those that lie in ``folder`` already are not made anew.
 
     Each of ``jobs`` processes computes with one thread, so that seconds can be compared.
     """
-    missing = [place for place in places if not (folder / place.file).exists()]
+    asked = {(method, seed) for method in methods for seed in seeds}
+    missing = [place for place in places if not asked <= {_run_of(row) for row in known_rows(folder / place.file)}]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         waiting = {pool.submit(run_place, place, methods, seeds, folder): place for place in missing}
         for done, future in enumerate(as_completed(waiting), 1):
             future.result()
             print(f"{done} of {len(missing)}: {waiting[future].file}", flush=True)
-    return [row for place in places for row in read_rows(folder / place.file)]
+    rows = (row for place in places for row in read_rows(folder / place.file))
+    return [row for row in rows if _run_of(row) in asked]
 
 
 def read_rows(path: Path) -> list[BenchmarkRow]:
-    """The rows of one file."""
-    return [BenchmarkRow.from_dict(row) for row in read_json(path, "rows of a bench")["rows"]]
+    """The rows of one file.
+
+    Raises:
+        InputError: If it is no such file, or of another version.
+    """
+    document = read_object(path, "rows of a bench", {"rows": list})
+    if (version := document.get("version", __version__)) != __version__:
+        raise InputError(f"{path}: its rows are of morenas {version}; name another folder by --out.")
+    return [BenchmarkRow.from_dict(row) for row in document["rows"]]
+
+
+def known_rows(path: Path) -> list[BenchmarkRow]:
+    """The rows of one file; none where it is not there."""
+    return read_rows(path) if path.exists() else []
 
 
 def run_place(place: Place, methods: Sequence[str], seeds: Sequence[int], folder: Path) -> None:
-    """Run every method with every seed on one problem and write the rows."""
+    """Run every method with every seed on one problem, where that was not done before, and write the rows."""
     torch.set_num_threads(1)
-    rows = list(rows_of(place.problem(), methods, seeds))
-    write_json(folder / place.file, {"rows": [row.to_dict() for row in rows]})
+    rows = rows_of(place.problem(), methods, seeds, known_rows(folder / place.file))
+    document = {"version": __version__, "rows": [row.to_dict() for row in rows]}
+    write_json(folder / place.file, document)
 
 
 @dataclass(frozen=True)
@@ -116,18 +132,26 @@ class _Ran:
     seconds: float
 
 
-def rows_of(problem: Problem, methods: Sequence[str], seeds: Sequence[int]) -> Iterator[BenchmarkRow]:
-    """Search with every method and seed, judge what was found, and compare it with the best and with random draws."""
-    ran = [_timed(problem, method, seed) for method in methods for seed in seeds]
+def rows_of(
+    problem: Problem, methods: Sequence[str], seeds: Sequence[int], known: Sequence[BenchmarkRow] = ()
+) -> Iterator[BenchmarkRow]:
+    """Search with every method and seed, judge what was found, and compare it with the best and with random draws.
+
+    Args:
+        known: Rows of this problem from before: what they hold is not searched for again, and comes first.
+    """
+    have = {_run_of(row) for row in known}
+    ran = [_timed(problem, method, seed) for method in methods for seed in seeds if (method, seed) not in have]
     judge = Judge(problem)
     draws = random_architectures(problem)
     of_draws = judge.losses(draws)
     judge.losses([shapes for one in ran for shapes in (one.found.shapes, *(known for _, known in one.found.curve))])
-    best = _best(problem, judge)
+    best = min([_best(problem, judge), *(row.best for row in known)])
+    yield from (replace(row, best=best) for row in known)
     seconds = _seconds_alone(problem, draws[0])
     for one in ran:
         row = _row(problem, judge, one, best, float(of_draws.mean()), seconds, draws)
-        loss, total = _whole(problem, judge, one, _one_run(ran, one.seed))
+        loss, total = _whole(problem, judge, one, _one_run(ran, known, one.seed))
         yield replace(row, final_loss=loss, total=total)
 
 
@@ -191,10 +215,16 @@ def _row(
     )
 
 
-def _one_run(ran: Sequence[_Ran], seed: int) -> float:
+def _run_of(row: BenchmarkRow) -> tuple[str, int]:
+    """The search of a problem that a row is of."""
+    return row.method, row.seed
+
+
+def _one_run(ran: Sequence[_Ran], known: Sequence[BenchmarkRow], seed: int) -> float:
     """Trainings that our one run of this seed took in all; 0 where it was not run."""
-    runs = (one.found.details for one in ran if (one.method, one.seed) == (OURS, seed))
-    return next(runs, {}).get("one_run_cost", 0.0)
+    runs = [one.found.details for one in ran if (one.method, one.seed) == (OURS, seed)]
+    runs += [row.details for row in known if _run_of(row) == (OURS, seed)]
+    return runs[0].get("one_run_cost", 0.0) if runs else 0.0
 
 
 def _whole(problem: Problem, judge: Judge, one: _Ran, trainings: float) -> tuple[float, float]:

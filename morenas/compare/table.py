@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -25,8 +27,10 @@ from morenas.tracking.table import method_words
 PHASES = (("search", "finetune"), ("compare_lora",))
 IGNORED_KEYS = ("task", "task.data_dir", "model.name_or_path", "seed", "device", "threads", "tracking")
 """Keys of a command line whose values do not separate runs into rows."""
-GROUP = ["task", "model", "metric", "method", "settings"]
+GROUP = ["task", "data", "model", "weights", "metric", "method", "settings"]
 """Columns that are equal in all runs of one row; such runs differ in their seeds only."""
+PLACE = ("data_dir", "sizes", "dropped_in_test", "fingerprint", "label_names", "rows")
+"""What a run records of its data that depends on the seed or on where they lie."""
 LEFT_ALIGNED = ("task", "method", "metric")
 HEADER = (
     "task",
@@ -79,7 +83,7 @@ def compare(paths: Sequence[Path]) -> list[Row]:
     for file, results in read_all_results(paths).items():
         try:
             measured += methods(results, file.parent)
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{file}: its parts do not fit together ({error}); restore it, or leave it out."
             ) from error
@@ -97,7 +101,10 @@ def methods(results: dict[str, Any], directory: Path) -> Iterator[dict[str, Any]
         found = index == 0 and results["kind"] == "search"
         yield {
             "task": results["task"],
+            "data": data_key(results["data"]),
             "model": results["model"]["name"],
+            "weights": str(results["model"].get("fingerprint", "")),
+            "seed": results["seed"],
             "metric": f"{results['split']} {results['metric']}",
             "method": method_words(row, found),
             "settings": settings_of(results["command"]),
@@ -108,6 +115,17 @@ def methods(results: dict[str, Any], directory: Path) -> Iterator[dict[str, Any]
             "architecture": Architecture.from_json(architecture) if found and architecture.exists() else None,
             "peak_memory_bytes": max((phase["peak_memory_bytes"] or 0 for phase in own), default=0),
         }
+
+
+def data_key(data: Any) -> str:
+    """What a run was trained and tested on, whatever the seed and the folder: equal for equal files or data sets."""
+    return hashlib.sha256(json.dumps(_without_place(data), sort_keys=True).encode()).hexdigest()
+
+
+def _without_place(data: Any) -> Any:
+    if not isinstance(data, dict):
+        return data
+    return {name: _without_place(value) for name, value in data.items() if name not in PLACE}
 
 
 def settings_of(command: str) -> tuple[str, ...]:
@@ -121,9 +139,19 @@ def settings_of(command: str) -> tuple[str, ...]:
 def average(measured: pd.DataFrame) -> pd.DataFrame:
     """One row a group: the number of runs, means, and the sample standard deviation of the metric.
 
+    Several runs of one seed, copies say, are one run: their mean.
+
     The means are those of ``statistics``, correct to the last digit, whatever the order of the runs.
     """
-    groups = measured.groupby(GROUP, as_index=False)
+    seeds = measured.groupby([*GROUP, "seed"], as_index=False).agg(
+        value=("value", fmean),
+        architecture=("architecture", "first"),
+        adapter_params=("adapter_params", fmean),
+        search_seconds=("search_seconds", fmean),
+        training_seconds=("training_seconds", fmean),
+        peak_memory_bytes=("peak_memory_bytes", fmean),
+    )
+    groups = seeds.groupby(GROUP, as_index=False)
     rows = groups.agg(
         runs=("value", "size"),
         mean=("value", fmean),
@@ -142,13 +170,21 @@ def average(measured: pd.DataFrame) -> pd.DataFrame:
 def relate(rows: pd.DataFrame) -> pd.DataFrame:
     """Relate each row to those of its task and model: parameters to the largest LoRA's, settings to the others'."""
     loras = rows["adapter_params"].where(rows["method"].str.startswith("LoRA"))
-    largest = loras.groupby([rows["task"], rows["model"]]).transform("max")
-    alike = rows.groupby(["task", "model", "method"])["settings"].transform(lambda all_: [_shared(all_)] * len(all_))
+    of = ["task", "data", "model", "weights"]
+    largest = loras.groupby([rows[name] for name in of]).transform("max")
+    alike = rows.groupby([*of, "method"])["settings"].transform(lambda all_: [_shared(all_)] * len(all_))
     settings = [
         " ".join(word for word in words if word not in shared)
         for words, shared in zip(rows["settings"], alike, strict=True)
     ]
-    return rows.assign(of_largest_lora=rows["adapter_params"] / largest, settings=settings)
+    told = {"task": told_apart(rows, "task", "data"), "model": told_apart(rows, "model", "weights")}
+    return rows.assign(of_largest_lora=rows["adapter_params"] / largest, settings=settings, **told)
+
+
+def told_apart(rows: pd.DataFrame, name: str, content: str) -> pd.Series[str]:
+    """Names, with a few digits of what they stand for where one name stands for several things."""
+    several = rows.groupby(name)[content].transform("nunique") > 1
+    return rows[name].where(~several, rows[name] + " (" + rows[content].str[:6] + ")")
 
 
 def _shared(settings: Iterable[tuple[str, ...]]) -> set[str]:
@@ -158,11 +194,12 @@ def _shared(settings: Iterable[tuple[str, ...]]) -> set[str]:
 def to_markdown(rows: Sequence[Row]) -> str:
     """A table for a README."""
     cells = [list(HEADER), ["---" if name in LEFT_ALIGNED else "---:" for name in HEADER]]
+    models = {row.model for row in rows}
     for row in rows:
         method = f"{row.method} ({row.settings})" if row.settings else row.method
         cells.append(
             [
-                row.task,
+                row.task if len(models) == 1 else f"{row.task}, {row.model}",
                 method,
                 str(row.runs),
                 row.metric,
@@ -175,7 +212,13 @@ def to_markdown(rows: Sequence[Row]) -> str:
                 f"{row.peak_memory_mib:,.0f}",
             ]
         )
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in cells)
+
+
+def _cell(text: str) -> str:
+    """Text that stays in its cell, whatever a run's names hold."""
+    one_line = re.sub(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+", " ", text)
+    return re.sub(r"([\\|`<>]|\](?=\())", r"\\\1", one_line)
 
 
 def _same_place(row: Row) -> str:
@@ -190,10 +233,15 @@ def to_csv(rows: Sequence[Row]) -> str:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(Row.__dataclass_fields__), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    writer.writerows({name: _no_formula(value) for name, value in asdict(row).items()} for row in rows)
     return buffer.getvalue().rstrip("\n")
+
+
+def _no_formula(value: Any) -> Any:
+    """Text that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r\n") else value
 
 
 def to_json(rows: Sequence[Row]) -> str:
     """A list of objects."""
-    return json.dumps([asdict(row) for row in rows], indent=2)
+    return json.dumps([asdict(row) for row in rows], indent=2, allow_nan=False)

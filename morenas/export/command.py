@@ -39,6 +39,10 @@ FORMS_OF: dict[str, tuple[str, ...]] = {
 """What the trained methods can be written as; those that are not here, merged alone."""
 
 
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+"""What an adapter in PEFT's own format is made of."""
+
+
 @dataclass
 class ExportConfig:
     """The words of the command line.
@@ -85,6 +89,7 @@ def export(config: ExportConfig) -> Exported:
     """
     from morenas.run.reading import read_finished
 
+    check_out(config.out)
     run = read_finished(Path(config.run))
     check_form(run.method, config)
     from morenas.export.card import write_card
@@ -94,6 +99,19 @@ def export(config: ExportConfig) -> Exported:
         exported = write(run, config, folder)
         write_card(folder, exported, config.base or run.base, run)
     return exported
+
+
+def check_out(out: str) -> None:
+    """Refuse, before anything is read, a folder that an export cannot become.
+
+    Raises:
+        InputError: If it is no name, holds something, or is where this process stands.
+    """
+    path = Path(out)
+    if not out.strip() or path.resolve() in (here := Path.cwd().resolve(), *here.parents):
+        raise InputError(f"out={out}: name a folder of its own, which is not there yet or is empty: out=exported.")
+    if path.is_symlink() or (path.exists() and not path.is_dir()) or (path.is_dir() and any(path.iterdir())):
+        raise InputError(f"out={out}: there is something already; name a folder that is not there or is empty.")
 
 
 def check_form(method: str, config: ExportConfig) -> None:
@@ -126,13 +144,27 @@ def write(run: FinishedRun, config: ExportConfig, folder: Path) -> Exported:
     if config.to == "merged":
         return write_trained_merged(run, pretrained, folder)
     if run.method != "more":
+        for name in ADAPTER_FILES:
+            _check_file(run.adapter / name)
         return write_trained_lora(run.adapter, pretrained.model, folder, config.for_)
     model = put_on(pretrained.model, run.adapter)
     if config.to == "more":
         if run.architecture.exists():
+            _check_file(run.architecture)
             shutil.copyfile(run.architecture, folder / "architecture.json")
         return write_more(model, folder)
     return write_lora(model, folder, config.for_, config.max_rank, config.truncate)
+
+
+def _check_file(path: Path) -> None:
+    """Refuse to copy a file that is none of the run's own.
+
+    Raises:
+        InputError: If it is missing, or leads to a file that is no part of the run.
+    """
+    if path.is_symlink() or not path.is_file():
+        said = "is a link" if path.is_symlink() else "is missing"
+        raise InputError(f"{path}: {said}; copy the whole run directory again, files and no links.")
 
 
 def report(config: ExportConfig, exported: Exported) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from morenas.base.errors import InputError
-from morenas.base.files import read_json, sha256, write_json
+from morenas.base.files import check_fields, read_object, sha256, write_json
 
 FORMAT = "morenas.checkpoint/1"
 MANIFEST = "manifest.json"
@@ -53,11 +53,12 @@ def verify(folder: Path) -> Mapping[str, Any]:
     Raises:
         InputError: Naming the file that is missing, cut short or changed.
     """
-    manifest = read_json(folder / MANIFEST, "checkpoint manifest")
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    manifest = read_object(folder / MANIFEST, "checkpoint manifest", {"files": dict, "info": dict})
+    if manifest.get("format") != FORMAT:
         raise _damaged(folder / MANIFEST, f"is no manifest of format {FORMAT}")
     for name, expected in manifest["files"].items():
         path = folder / name
+        check_fields(expected if isinstance(expected, dict) else {}, {"bytes": int, "sha256": str}, str(path))
         size = path.stat().st_size if path.is_file() else None
         if size is None:
             raise _damaged(path, "is missing")

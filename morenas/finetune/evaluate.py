@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from morenas.base.errors import InputError
+from morenas.base.errors import RunError
 
 Metrics = Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]]
 """From logits ``(examples, num_labels)`` and labels ``(examples,)`` to named metrics, higher is better."""
@@ -40,12 +40,12 @@ class ClassifierScorer:
         """The metrics of a model on a data set.
 
         Raises:
-            InputError: If a prediction is not finite.
+            RunError: If a prediction is not finite.
         """
         logits = predict(model, dataset, self.tokenizer, batch_size, bf16)
         finite = np.asarray(np.isfinite(logits).all(axis=1))
         if not finite.all():
-            raise InputError(
+            raise RunError(
                 f"{int((~finite).sum())} of {len(finite)} predictions are not finite (the first is row "
                 f"{int(np.argmin(finite))}); the training diverged: lower training.learning_rate."
             )

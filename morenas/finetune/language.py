@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from morenas.base.errors import InputError
+from morenas.base.errors import RunError
 from morenas.finetune.evaluate import by_length
 from morenas.tasks.answers import extract_answer, same_answer
 from morenas.tasks.load import RECORDS
@@ -52,7 +52,7 @@ class LanguageScorer:
         """The metrics of a model on a data set.
 
         Raises:
-            InputError: If a likelihood is not finite.
+            RunError: If a likelihood is not finite.
         """
         training = model.training
         model.eval()
@@ -113,14 +113,14 @@ def log_likelihoods(
         continuations: Token ids, of which those from the given place on are scored; it is at least 1.
         tokenizer: Of the model, with a pad token.
     Raises:
-        InputError: If one is not finite.
+        RunError: If one is not finite.
     """
     totals = np.zeros(len(continuations))
     for rows in by_length([len(ids) for ids, _ in continuations], batch_size):
         batch = [continuations[row] for row in rows]
         totals[rows] = _scored(model, batch, tokenizer).cpu().numpy()
     if not np.isfinite(totals).all():
-        raise InputError(
+        raise RunError(
             f"{int((~np.isfinite(totals)).sum())} of {len(totals)} log-likelihoods are not finite; the training "
             "diverged: lower training.learning_rate."
         )

@@ -21,8 +21,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from morenas.base.errors import InputError
-from morenas.base.files import read_json, write_json
+from morenas.base.errors import InputError, RunError
+from morenas.base.files import Kinds, check_fields, read_object, write_json
 from morenas.base.seeds import derive
 from morenas.finetune.arguments import one_device, trainer_arguments
 from morenas.finetune.attach import count_parameters
@@ -100,8 +100,9 @@ def finetune(
         head: The head's modules, for the parameter count of methods without adapters.
         phase: Name for the observer and its metrics.
     Raises:
-        InputError: If the loss is not finite (naming step, learning rate and batch; the last good checkpoint
-            stays), or if a checkpoint is damaged or of another run.
+        InputError: If a checkpoint is damaged or of another run.
+        RunError: If the loss is not finite (naming step, learning rate and batch), or a metric gives no number; the
+            last good checkpoint stays.
     """
     return _Run(model, data, settings, Path(directory), observer, tuple(head), phase).execute()
 
@@ -143,7 +144,7 @@ class _Run(TrainerCallback):
             with quiet_transformers():
                 self.trainer.train(resume_from_checkpoint=str(last) if last else None)
         except TrainingDiverged as error:
-            raise InputError(self._explain(error, batches)) from error
+            raise RunError(self._explain(error, batches)) from error
         self._restore_best()
         self.observer.finish(self.phase)
         return self._result()
@@ -175,8 +176,8 @@ class _Run(TrainerCallback):
         data, settings = self.data, self.settings
         try:
             metrics = data.score(self.model, data.select, settings.eval_batch_size, settings.bf16)
-        except InputError as error:
-            raise InputError(
+        except (InputError, RunError) as error:
+            raise RunError(
                 f"{self.phase}, after optimizer step {step} of {self.total} (peak learning rate "
                 f"{settings.learning_rate:.3g}, last batch {step * settings.gradient_accumulation - 1}): {error} "
                 f"{self._kept()}"
@@ -207,14 +208,20 @@ class _Run(TrainerCallback):
         if last is None:
             return None
         self._check_identity(last, verify(last))
-        progress = read_json(last / PROGRESS, "checkpoint")
-        self.logged_at, self.history = progress["step"], progress["history"]
+        kinds: dict[str, Kinds] = {"step": int, "history": list, "loss_since_eval": (int, float)}
+        progress = read_object(last / PROGRESS, "checkpoint", kinds)
+        self.logged_at = progress["step"]
+        # A metric that is undefined is null in JSON.
+        self.history = [
+            {name: math.nan if value is None else value for name, value in of.items()} for of in progress["history"]
+        ]
         self.loss_since_eval = progress["loss_since_eval"]
         for step in self._best_step():
             verify(checkpoint_folder(self.directory, step))
         return last
 
     def _check_identity(self, folder: Path, info: Mapping[str, Any]) -> None:
+        check_fields(info, dict.fromkeys(self.identity, dict) | {"threads": int}, f"Checkpoint {folder}")
         for group, own in self.identity.items():
             for key, value in own.items():
                 if info[group].get(key) != value:

@@ -34,12 +34,12 @@ def execute(config: FinetuneRunConfig, directory: RunDirectory) -> float:
     method = chosen_method(config)
     check_method(config, method)
     fill(TrainingSettings, config.training)
-    check_sources(config)
+    checked = check_sources(config)
     from morenas.finetune.stage import fit
     from morenas.run.publish import publish
     from morenas.run.session import session
 
-    with session("finetune", config, directory, config.method.name) as run:
+    with session("finetune", config, directory, checked, config.method.name) as run:
         shaped, targets = fit_to(run, config, method)
         row = fit(run, shaped, targets, "finetune", directory.adapter, details=settings_of(method))
         return publish(run, "finetune", [row])

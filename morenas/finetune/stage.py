@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import nn
 
-from morenas.base.files import read_json, write_arrays, write_json
+from morenas.base.files import read_object, write_arrays, write_json
 from morenas.base.seeds import derive
 from morenas.finetune.attach import attach
 from morenas.finetune.evaluate import ClassifierScorer, Metrics, Scorer
@@ -49,7 +49,7 @@ def fit(
     """
     outcome = run.directory.checkpoints / f"{phase}.json"
     if outcome.exists():
-        return dict(read_json(outcome, "phase outcome"))
+        return read_object(outcome, "phase outcome", {"name": str, "metrics": dict, "details": dict})
     settings = replace(training_settings(run.config, run.device), **changes)
     model, result, seconds = _train(run, method, targets, phase, settings)
     with run.meter.phase("evaluate"):

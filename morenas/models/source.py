@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -12,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from morenas.base.errors import InputError
+from morenas.base.files import read_object
 from morenas.base.hub import Need, require_hub
 
 DEMO = "demo"
@@ -112,6 +112,7 @@ def hub_need(name_or_path: str) -> Need | None:
 def _folder(name: str, path: Path) -> ModelSource:
     if not (path / "config.json").is_file():
         raise _lacks(name, path, "config.json")
+    read_object(path / "config.json", "model's configuration", foreign=True)
     weights = next((path / weight for weight in _WEIGHTS if (path / weight).is_file()), None)
     if weights is None:
         raise _lacks(name, path, "weights (model.safetensors or pytorch_model.bin)")
@@ -134,11 +135,12 @@ def _lacks(name: str, path: Path, what: str) -> InputError:
 def _shards(weights: Path) -> tuple[Path, ...]:
     if not weights.name.endswith(".index.json"):
         return (weights,)
-    try:
-        names = set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{weights} is no weight index ({error}); copy the model folder again.") from error
-    return tuple(weights.parent / name for name in sorted(names))
+    files = read_object(weights, "weight index", {"weight_map": dict})["weight_map"].values()
+    wrong = [name for name in files if not isinstance(name, str) or Path(name).name != name or "\0" in name]
+    if wrong or not files:
+        said = f"names {wrong[0]!r:.60}, which is no file beside it" if wrong else "names no file"
+        raise InputError(f"{weights} is no weight index: it {said}; copy the model folder again.")
+    return tuple(weights.parent / name for name in sorted(set(files)))
 
 
 def _check_whole(name: str, shard: Path) -> None:

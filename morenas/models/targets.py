@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+import regex
 
 from morenas.base.errors import InputError, suggest
 from morenas.base.linear import features, is_linear, why_not_linear
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 ALL_LINEAR = "all-linear"
 AUTO = "auto"
+PATTERN_SECONDS = 1.0  # for one name
 
 
 def target_linears(
@@ -73,14 +75,25 @@ def _matcher(model: nn.Module, names: str | Sequence[str]) -> Callable[[str], bo
         return lambda name: "pooler" not in name.split(".") and name not in outputs
     if isinstance(names, str):
         try:
-            pattern = re.compile(names)
-        except re.error as error:
+            pattern = regex.compile(names)
+        except regex.error as error:
             raise InputError(
                 f"target_modules={names!r} is no regular expression ({error}); a list of names is never read as one."
             ) from error
-        return lambda name: pattern.fullmatch(name) is not None
+        return lambda name: _fits(pattern, name)
     endings = tuple(names)
     return lambda name: any(name == ending or name.endswith("." + ending) for ending in endings)
+
+
+def _fits(pattern: regex.Pattern[str], name: str) -> bool:
+    """Whether the whole name fits; a pattern of a file may take time without end."""
+    try:
+        return pattern.fullmatch(name, timeout=PATTERN_SECONDS) is not None
+    except TimeoutError as error:
+        raise InputError(
+            f"target_modules={pattern.pattern!r}: takes longer than {PATTERN_SECONDS:g} s for '{name}'; write it "
+            "without a repetition of a repetition, or give a list of names."
+        ) from error
 
 
 def _output_embeddings(model: nn.Module) -> set[str]:

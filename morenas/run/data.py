@@ -12,7 +12,9 @@ from morenas.tasks.encode import encode
 from morenas.tasks.load import Task
 from morenas.tasks.metrics import needs_generation
 from morenas.tasks.prompts import encode_records
+from morenas.tasks.read import place_of
 from morenas.tasks.spec import TaskSpec
+from morenas.tasks.spelling import SpelledToken
 
 
 class EncodedTask:
@@ -58,20 +60,20 @@ class EncodedTask:
             self._tests[name] = self._encode(test, self.task.test_specs[name], train=False)
         return self._tests[name]
 
-    def check_lengths(self) -> None:
-        """Encode every split now, so that a prompt that is too long is refused before the search and not hours later.
-
-        Test sets of classifiers are cut to length, and left for later.
+    def check_texts(self) -> None:
+        """Encode every split now, so that a text that cannot be used is refused before the search and not hours later.
 
         Raises:
             InputError: Naming the record.
         """
         _ = self.search_train, self.search_val, self.final_train, self.select
-        if self.task.spec.causal:
-            for name, test in self.task.tests.items():
-                self.test(name, test)
+        for name, test in self.task.tests.items():
+            self.test(name, test)
 
     def _encode(self, dataset: datasets.Dataset, spec: TaskSpec, train: bool = True) -> datasets.Dataset:
-        if spec.causal:
-            return encode_records(dataset, self.tokenizer, spec, train)
-        return encode(dataset, self.tokenizer, spec.text_columns, spec.max_length)
+        try:
+            if spec.causal:
+                return encode_records(dataset, self.tokenizer, spec, train)
+            return encode(dataset, self.tokenizer, spec.text_columns, spec.max_length)
+        except SpelledToken as error:
+            raise error.at(place_of(self.task.spec, error.text) or spec.name) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from omegaconf import OmegaConf
 from morenas.base.errors import InputError
 from morenas.base.files import whole_directory, write_json, write_text
 from morenas.base.registry import registry
-from morenas.run.reading import RECORD, RESULTS, is_complete, read_record
+from morenas.run.reading import RECORD, RESULTS, is_complete, read_record, typed
 
 FOLDERS = ("adapter", "checkpoints", "compare", "compare_lora", "finetune", "predictions", "search")
 """What a run makes in its directory beside files."""
@@ -61,8 +62,8 @@ class RunDirectory:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             with whole_directory(self._run.parent, replace=False) as folder:
-                write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
-                write_text(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
+                write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(literal(resolved))))
+                write_text(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(literal(overrides))))
                 write_json(folder / self._run.name, {"command": command, "config": resolved, "overrides": overrides})
         except OSError as error:
             if self._run.exists():
@@ -132,12 +133,21 @@ class RunDirectory:
                 f"{', '.join(differing[:6])}); "
                 "choose another hydra.run.dir."
             )
-        raise InputError(f"{self.path}: holds this very run, unfinished; go on with resume={self.path}")
+        raise InputError(f"{self.path}: holds this very run, unfinished; go on with {typed('resume', self.path)}")
 
 
 def plain(config: Any) -> dict[str, Any]:
     """A config of dataclasses as plain JSON values."""
     return dataclasses.asdict(config)
+
+
+def literal(config: Any) -> Any:
+    """Resolved values for OmegaConf, in which nothing is an interpolation: what stands in a file reads no variable."""
+    if isinstance(config, str):
+        return re.sub(r"(\\*)\$\{", lambda begun: rf"{begun[1] * 2}\${{", config)
+    if isinstance(config, dict):
+        return {name: literal(value) for name, value in config.items()}
+    return [literal(value) for value in config] if isinstance(config, list | tuple) else config
 
 
 def _differing_keys(ours: Any, theirs: Any, prefix: str = "") -> list[str]:

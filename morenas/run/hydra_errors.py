@@ -6,7 +6,9 @@ every one of them.
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +40,12 @@ UNSET = Message(
     r"interpolation '\$\{(\S+)\}': Incompatible value 'None'",
     "While dereferencing interpolation '${task.hub_path}': Incompatible value 'None' for field of type 'str'",
 )
-MESSAGES = (NO_CHOICE, NO_OVERRIDE, UNSET)
+AMBIGUOUS = Message(r"^Ambiguous value for argument '(.+)'(?:\n|$)", "Ambiguous value for argument 'task.data_dir=a,b'")
+UNREAD = Message(
+    r"hydra\.cc/docs/\S+/override_grammar",
+    "mismatched input '=' expecting <EOF>\nSee https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details",
+)
+MESSAGES = (NO_CHOICE, NO_OVERRIDE, UNSET, AMBIGUOUS, UNREAD)
 
 
 def explain(
@@ -58,6 +65,13 @@ def explain(
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if key := getattr(cause, "full_key", None):
         return _of_key(str(key), str(cause), known, words)
+    if UNREAD.search(str(error)):
+        return _unread(str(getattr(error, "override", "")))
+    if found := AMBIGUOUS.search(lines[0]):
+        return (
+            f"{found[1]}: a comma in a value has two meanings. One text: {_quoted(found[1])}; a list: "
+            f"{shlex.quote('{}=[{}]'.format(*found[1].split('=', 1)))}; several runs: add -m."
+        )
     if found := NO_CHOICE.search(lines[0]):
         group, name = _as_typed((found[1], found[2]), words)
         there = choices(group)
@@ -66,6 +80,38 @@ def explain(
         wrong = f"{found[1]}: nothing is chosen yet." if found[1] in known else no_such_key(found[1], known)
         return " ".join([wrong, *lines[1:]])
     return " ".join(lines)
+
+
+def at_home(word: str) -> str:
+    """A word with the home folder in the place of the ``~`` that its value begins with, quoted for Hydra."""
+    key, equals, value = word.partition("=")
+    quote = value[:1] if value[:1] in "'\"" and value[-1:] == value[:1] else ""
+    bare = value[len(quote) : len(value) - len(quote)]
+    if not equals or not bare.startswith("~"):
+        return word
+    paths = [bare] if quote else bare.split(",")  # of a sweep
+    return f"{key}={','.join(_for_hydra(os.path.expanduser(path)) for path in paths)}"
+
+
+def _unread(word: str) -> str:
+    """Say how a value is written that Hydra's grammar does not read as it is."""
+    if "=" not in word:
+        return f"{word}: give key=value; a value with a blank in it is quoted twice: 'key=\"a b\"'."
+    return (
+        f"{word}: cannot be read. A value with = , # & ( ) [ ] {{ }} or quotes in it is quoted twice, for the shell "
+        f"and for Hydra: {_quoted(word)}"
+    )
+
+
+def _quoted(word: str) -> str:
+    """A word whose value is one text, as it is typed in a shell."""
+    key, _, value = word.partition("=")
+    return shlex.quote(f"{key}={_for_hydra(value)}")
+
+
+def _for_hydra(text: str) -> str:
+    """A text in Hydra's quotes, in which only quotes, and backslashes before them, are escaped."""
+    return '"' + re.sub(r'(\\*)("|$)', lambda end: end[1] * 2 + ('\\"' if end[2] else ""), text) + '"'
 
 
 def no_such_key(key: str, known: Collection[str], chosen: str = "") -> str:

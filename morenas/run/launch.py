@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,11 +28,11 @@ from morenas.run.composing import (
     register_schema,
     to_config,
 )
-from morenas.run.directory import RunDirectory
+from morenas.run.directory import RunDirectory, literal
 from morenas.run.ending import REFUSED, exit_status, fail, refuse
-from morenas.run.hydra_errors import explain, key_of
+from morenas.run.hydra_errors import at_home, explain, key_of
 from morenas.run.listing import HELP
-from morenas.run.reading import RunRecord, read_unfinished
+from morenas.run.reading import RunRecord, read_unfinished, typed
 from morenas.run.usage import usage
 from morenas.tracking.wandb import NAME_LENGTH
 
@@ -62,7 +63,7 @@ class _JobRefused(Exception):
 
 def launch(command: Command) -> None:
     """Do what the command line says."""
-    words = sys.argv[1:]
+    words = sys.argv[1:] = [at_home(word) for word in sys.argv[1:]]
     quiet_quantizers()
     # Hydra then raises its errors, so that they become one line and the right exit status.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -153,7 +154,7 @@ def _resume(command: Command, path: Path, words: Sequence[str]) -> None:
         )
     record = read_unfinished(path, command.name)
     check_trust(path, record, words)
-    _execute(command, to_config(OmegaConf.create(record.config), command.schema), RunDirectory(path))
+    _execute(command, to_config(OmegaConf.create(literal(record.config)), command.schema), RunDirectory(path))
 
 
 def check_trust(path: Path, record: RunRecord, words: Sequence[str]) -> None:
@@ -166,7 +167,7 @@ def check_trust(path: Path, record: RunRecord, words: Sequence[str]) -> None:
     if recorded != (f"{TRUST}=true" in {word.lower() for word in words}):
         raise InputError(
             f"resume={path}: this run was begun with {TRUST}=true, so that code from its model's folder would run. If "
-            f"you trust that code, say so again: resume={path} {TRUST}=true."
+            f"you trust that code, say so again: {typed('resume', path)} {TRUST}=true."
             if recorded
             else f"resume={path}: this run was begun without {TRUST}=true; leave it out, or start a new run."
         )
@@ -175,7 +176,7 @@ def check_trust(path: Path, record: RunRecord, words: Sequence[str]) -> None:
 def _execute(command: Command, config: Any, directory: RunDirectory) -> float:
     """Do the work; if it is cut off, say how to go on."""
     trusted = f" {TRUST}=true" if config.model.trust_remote_code else ""
-    go_on = f"go on with: python -m morenas.{command.name} resume={directory.path}{trusted}"
+    go_on = f"go on with: python -m morenas.{command.name} {typed('resume', directory.path)}{trusted}"
     try:
         with directory.held():
             return command.execute(config, directory)
@@ -189,10 +190,11 @@ def _execute(command: Command, config: Any, directory: RunDirectory) -> float:
 
 
 def _resumed_directory(words: Sequence[str]) -> Path | None:
-    given = {word.partition("=")[2].strip("'\"") for word in words if key_of(word) == "resume"} - {"null"}
+    values = [word.partition("=")[2] for word in words if key_of(word) == "resume"]
+    given = {re.sub(r"(['\"])(.*)\1", r"\2", value) for value in values} - {"null"}
     if len(given) > 1 or "" in given:
         raise InputError(f"resume={' resume='.join(sorted(given))}: name one run directory.")
-    return Path(given.pop()) if given else None
+    return Path(given.pop()).expanduser() if given else None
 
 
 def _explained(error: Exception, schema: Schema) -> str:

@@ -1,4 +1,4 @@
-"""What a run needs of the hub; noticed before anything heavy is imported."""
+"""What a run needs: its data, its model and the hub; noticed before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ from morenas.models.pooling import check_pooling
 from morenas.models.source import hub_need, resolve_model
 from morenas.run.config import RunConfig
 from morenas.run.sections import fill
+from morenas.tasks.read import Checked, read_examples
 from morenas.tasks.spec import TaskSpec
 
 
-def check_sources(config: RunConfig) -> None:
-    """Refuse a task that cannot be, a model that is not there, and a hub that is out of reach.
+def check_sources(config: RunConfig) -> Checked:
+    """Refuse a task that cannot be, a model that is not there, a hub that is out of reach, and data that break a rule.
 
+    Returns:
+        The task's examples.
     Raises:
-        InputError: Naming the key, or what cannot be reached and the ways round it.
+        InputError: Naming the key, the row, or what cannot be reached and the ways round it.
     """
     check_pooling(config.model.pooling, config.task.kind)
-    needs = (task_spec(config).hub_need(), hub_need(config.model.name_or_path))
+    spec = task_spec(config)
+    needs = (spec.hub_need(), hub_need(config.model.name_or_path))
     require_hub(*(need for need in needs if need))
     resolve_model(config.model.name_or_path)
+    return read_examples(spec, config.seed)
 
 
 def task_spec(config: RunConfig) -> TaskSpec:

@@ -8,13 +8,22 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from morenas.base.files import read_json, write_json
+from morenas.base.errors import InputError
+from morenas.base.files import Kinds, check_fields, read_json, write_json
 
 SAVE_EVERY = 5.0  # seconds
+KINDS: dict[str, Kinds] = {
+    "name": str,
+    "seconds": (int, float),
+    "steps": int,
+    "peak_memory_bytes": (int, type(None)),
+    "memory_over_model_bytes": (int, type(None)),
+}
+"""Types of what a phase measured, in its file."""
 
 
 @dataclass
@@ -32,6 +41,21 @@ class Phase:
     memory_over_model_bytes: int | None = None
 
 
+def read_phases(path: Path) -> list[Phase]:
+    """Read what was measured before.
+
+    Raises:
+        InputError: If the file is not what a run wrote.
+    """
+    saved = read_json(path, "phase measurements")
+    names = {one.name for one in fields(Phase)}
+    if not isinstance(saved, list) or not all(isinstance(row, dict) and set(row) <= names for row in saved):
+        raise InputError(f"{path}: holds no phase measurements; restore it, or begin a new run.")
+    for row in saved:
+        check_fields({**asdict(Phase("")), **row, "name": row.get("name")}, KINDS, f"{path}: the phase measurements")
+    return [Phase(**row) for row in saved]
+
+
 class Meter:
     """Measures phases; kept in a file, so that a resumed run adds to what was measured before it stopped."""
 
@@ -39,8 +63,7 @@ class Meter:
         self.path, self.device = path, device
         self._measure: Callable[[], None] | None = None
         self._saved_at = 0.0
-        saved = read_json(path, "phase measurements") if path.exists() else []
-        self.phases = {phase["name"]: Phase(**phase) for phase in saved}
+        self.phases = {phase.name: phase for phase in read_phases(path)} if path.exists() else {}
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[Phase]:

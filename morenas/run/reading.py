@@ -5,8 +5,10 @@ Resume, export and compare read run directories by these functions alone, so the
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from morenas.run.results import read_results
 
 RECORD = ".hydra/run.json"
 RESULTS = "results.json"
+COMMANDS = ("search", "finetune")
+"""Those that begin runs."""
 ARCHITECTURE = "architecture.json"
 
 
@@ -66,7 +70,7 @@ class FinishedRun:
     @property
     def kind(self) -> str:
         """Kind of the task, such as "classification"."""
-        return str(self.results.get("task_kind") or self.config["task"]["kind"])
+        return str(self.results.get("task_kind") or self.config["task"].get("kind"))
 
     @property
     def base(self) -> str:
@@ -84,6 +88,11 @@ class FinishedRun:
         return self.results["data"].get("label_names") or self.config["task"].get("label_names")
 
 
+def typed(key: str, path: Path) -> str:
+    """A path as a word that can be typed in a shell as it is printed."""
+    return shlex.quote(f"{key}={path}")
+
+
 def read_record(path: Path) -> RunRecord:
     """Read how the run of a directory began.
 
@@ -91,10 +100,16 @@ def read_record(path: Path) -> RunRecord:
         InputError: If the file cannot be read, or is not what a run writes.
     """
     document = read_object(path / RECORD, "run")
-    try:
-        return RunRecord(**document)
-    except TypeError as error:
-        raise InputError(f"{path / RECORD}: not what a run wrote; restore it, or begin a new run.") from error
+    words = document.get("overrides")
+    if not (
+        set(document) == {one.name for one in fields(RunRecord)}
+        and document["command"] in COMMANDS
+        and isinstance(document["config"], dict)
+        and isinstance(words, list)
+        and all(isinstance(word, str) for word in words)
+    ):
+        raise InputError(f"{path / RECORD}: not what a run wrote; restore it, or begin a new run.")
+    return RunRecord(**document)
 
 
 def is_complete(path: Path) -> bool:
@@ -134,7 +149,7 @@ def read_finished(path: Path) -> FinishedRun:
     if not (path / RESULTS).exists():
         raise _unfinished(path, who, record)
     run = FinishedRun(path, _complete_results(path / RESULTS, who), record.config)
-    if not run.adapter.is_dir() or not {"task", "model"} <= set(run.config):
+    if not run.adapter.is_dir() or not all(isinstance(run.config.get(name), dict) for name in ("task", "model")):
         lacking = "adapter" if not run.adapter.is_dir() else "configuration"
         raise InputError(f"{who}: its {lacking} is missing; copy the whole run directory again.")
     return run
@@ -159,7 +174,8 @@ def _begun(path: Path, who: str) -> RunRecord:
 
 def _results_under(path: Path) -> list[Path]:
     _check_directory(path, str(path))
-    found = list(path.rglob(RESULTS))
+    # os.walk goes on where a run that is at work removes a folder, and does not follow links.
+    found = [Path(folder) / RESULTS for folder, _, files in os.walk(path) if RESULTS in files]
     if not found and (path / RECORD).exists():
         raise _unfinished(path, str(path), read_record(path))
     if not found:
@@ -182,5 +198,5 @@ def _check_directory(path: Path, who: str) -> None:
 def _unfinished(path: Path, who: str, record: RunRecord) -> InputError:
     return InputError(
         f"{who}: this run is not complete ({RESULTS} is missing); "
-        f"finish it: python -m morenas.{record.command} resume={path}"
+        f"finish it: python -m morenas.{record.command} {typed('resume', path)}"
     )

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_ty
 import omegaconf
 
 from morenas.base.registry import registry
-from morenas.base.settings import meanings
+from morenas.base.settings import TEXTS, meanings
 
 T = TypeVar("T")
 
@@ -44,7 +44,8 @@ def section(
     types = _plain_types(library)
     wanted = set(types if only is None else only) - set(leave)
     taken = [one for one in fields(library) if one.init and one.name in wanted & set(types)]
-    made = [(one.name, types[one.name], _copy(one, {OWN: own})) for one in taken]
+    hints = get_type_hints(library)
+    made = [(one.name, types[one.name], _copy(one, {OWN: own, TEXTS: _is_texts(hints[one.name])})) for one in taken]
     bases = () if keys is None else (keys,)
     doc = _documentation({one.name: meanings(library).get(one.name, "") for one in taken})
     return make_dataclass(library.__name__, made, bases=bases, namespace={"__doc__": doc}, kw_only=True)
@@ -131,10 +132,16 @@ def _plain(hint: Any) -> Any:
     if origin in (Union, UnionType):
         plain = [_plain(one) for one in inner if one is not NoneType]
         return None if len(plain) != 1 or plain[0] is None else Any if plain[0] is Any else plain[0] | None
+    if _is_texts(hint):
+        return Any  # of a list of text OmegaConf makes text of anything: no, unquoted in a YAML file, would be 'False'
     if origin in (list, tuple):
         return hint if _plain(inner[0]) is not None else None
     # OmegaConf neither adds keys to a typed mapping nor merges one into null.
     return Any if isinstance(origin, type) and issubclass(origin, Mapping) else None
+
+
+def _is_texts(hint: Any) -> bool:
+    return any(get_origin(one) in (list, tuple) and get_args(one)[0] is str for one in (hint, *get_args(hint)))
 
 
 def _copy(declared: Field[Any], metadata: Mapping[str, Any]) -> Any:

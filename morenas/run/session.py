@@ -15,7 +15,7 @@ import datasets
 import torch
 
 from morenas.base.errors import InputError
-from morenas.base.files import read_json, write_json
+from morenas.base.files import read_object, write_json
 from morenas.models import target_linears
 from morenas.models.heads import pretrained_parameters
 from morenas.run.base_model import BaseModel
@@ -27,6 +27,7 @@ from morenas.run.needs import task_spec
 from morenas.run.phases import Meter
 from morenas.run.sections import own_settings
 from morenas.tasks.load import load_task
+from morenas.tasks.read import Checked
 from morenas.tracking.observer import ConsoleObserver
 from morenas.tracking.tracker import TrackedRun
 from morenas.tracking.trackers import TrackedObserver, Trackers, build_trackers
@@ -50,7 +51,12 @@ class Session:
     """
 
     def __init__(
-        self, config: RunConfig, directory: RunDirectory, trackers: Trackers, console: ConsoleObserver
+        self,
+        config: RunConfig,
+        directory: RunDirectory,
+        checked: Checked,
+        trackers: Trackers,
+        console: ConsoleObserver,
     ) -> None:
         datasets.disable_progress_bars()
         self.config, self.directory, self.trackers = config, directory, trackers
@@ -59,14 +65,14 @@ class Session:
         self.observer = TrackedObserver(console, trackers, self.meter.beat)
         set_threads(config.threads)
         with self.meter.phase("prepare"):
-            self.task = load_task(task_spec(config), config.seed)
+            self.task = load_task(task_spec(config), config.seed, checked)
             self.base = BaseModel(config, self.task, self.device)
             pretrained = self.base.get()
             self.fingerprint = pretrained.fingerprint
             self.data = EncodedTask(self.task, pretrained.tokenizer)
-            self.data.check_lengths()
+            self.data.check_texts()
         self._check_inputs({"data": self.task.provenance["fingerprint"], "model": self.fingerprint})
-        for note in pretrained.notes:
+        for note in (*self.task.notes, *pretrained.notes):
             self.observer.message(note)
         self.model_parameters = pretrained_parameters(pretrained.model, pretrained.head)
 
@@ -95,7 +101,7 @@ class Session:
         path = self.directory.inputs
         if not path.exists():
             write_json(path, fingerprints)
-        began_with = read_json(path, "fingerprints")
+        began_with = read_object(path, "fingerprints", dict.fromkeys(fingerprints, str))
         for what, fingerprint in fingerprints.items():
             if began_with[what] != fingerprint:
                 raise InputError(
@@ -105,11 +111,14 @@ class Session:
 
 
 @contextmanager
-def session(command: str, config: RunConfig, directory: RunDirectory, words: str = "") -> Iterator[Session]:
+def session(
+    command: str, config: RunConfig, directory: RunDirectory, checked: Checked, words: str = ""
+) -> Iterator[Session]:
     """A run at work, whose trackers are closed whatever happens.
 
     Args:
         command: "search" or "finetune".
+        checked: The task's examples.
         words: What sets the run apart, in short, for its name on dashboards.
     """
     run = TrackedRun(directory.path, run_name(config, words), plain(config), command)
@@ -117,7 +126,7 @@ def session(command: str, config: RunConfig, directory: RunDirectory, words: str
     trackers = build_trackers(run, name, **settings)
     console, failed = ConsoleObserver(), True
     try:
-        yield Session(config, directory, trackers, console)
+        yield Session(config, directory, checked, trackers, console)
         failed = False
     finally:
         console.close()

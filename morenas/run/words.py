@@ -6,9 +6,12 @@ without a value is ``true``. What a command takes is a dataclass whose docstring
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
@@ -100,7 +103,8 @@ def _gathered(command: WordCommand, words: Sequence[str]) -> dict[str, list[str]
                 raise InputError(f"{name}: is no key any more: {command.retired[name]}.")
             if name not in known or known[name] in found:
                 wrong = "is given twice" if name in known else f"there is no such key{suggest(name, known)}"
-                raise InputError(f"{name}: {wrong}. The keys are {', '.join(known)}.")
+                path = f" A path that holds = is given as {shlex.quote(f'./{word}')}." if Path(word).exists() else ""
+                raise InputError(f"{name}: {wrong}. The keys are {', '.join(known)}.{path}")
             name = known[name]
             found[name] = [value] if equals else []
             flag = "" if equals or _type(command.settings, name) is bool else name  # a switch takes no word
@@ -119,9 +123,10 @@ def _word(name: str) -> str:
 
 
 def _value(settings: type[Any], name: str, values: Sequence[str]) -> Any:
+    values = [os.path.expanduser(value) for value in values]  # a shell expands ~ at the start of a word alone
     if _is_list(settings, name):
         whole = len(values) == 1 and values[0].startswith("[") and values[0].endswith("]")
-        return [one.strip() for one in values[0][1:-1].split(",")] if whole else list(values)
+        return [os.path.expanduser(one.strip()) for one in values[0][1:-1].split(",")] if whole else list(values)
     if not values:
         if _type(settings, name) is not bool:
             raise InputError(f"{name}: needs a value: {name}=<value>.")

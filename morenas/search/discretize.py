@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from morenas.base.errors import InputError, RunError
+from morenas.base.errors import RunError
 from morenas.base.registry import registry
 from morenas.base.seeds import derive
 from morenas.bilevel import NonFiniteLoss
@@ -34,8 +34,8 @@ def discretize(
     Returns:
         One choice index per group, within the budget.
     Raises:
-        InputError: If what it chose is not within the budget, or a loss is not finite.
-        RunError: If no logit moved.
+        InputError: If what it chose is not within the budget.
+        RunError: If no logit moved, or a loss is not finite.
     """
     if not mixture.moved():
         raise RunError(
@@ -47,7 +47,7 @@ def discretize(
     try:
         picks = select(evidence)
     except NonFiniteLoss as error:
-        raise InputError(
+        raise RunError(
             f"Play-off: the {error.level} loss is {error.value} at step {error.step} of an architecture that is "
             "trained alone. Lower search.learning_rate or training.learning_rate, or choose another selection."
         ) from error

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from morenas.base.errors import InputError
+from morenas.base.errors import RunError
 from morenas.search.data import SearchData
 from morenas.search.objective import Objective
 from morenas.selection import Picks
@@ -71,7 +71,7 @@ class Measurement:
         """The loss of an architecture on the first val batches.
 
         Raises:
-            InputError: If it is not finite.
+            RunError: If it is not finite.
         """
         self.draw(picks)
         losses = self._losses(self._data.val, range(MEASURED_BATCHES))
@@ -82,7 +82,7 @@ class Measurement:
         """The loss of an architecture on one val batch.
 
         Raises:
-            InputError: If it is not finite.
+            RunError: If it is not finite.
         """
         self.draw(picks)
         loss = float(self._losses(self._data.val, [number]))
@@ -104,7 +104,7 @@ class Measurement:
         """The losses of an architecture on numbered batches that chose nothing: of select.
 
         Raises:
-            InputError: If one is not finite.
+            RunError: If one is not finite.
         """
         self.draw(picks)
         losses: list[float] = self._losses(self._data.decisive, numbers).tolist()
@@ -114,7 +114,7 @@ class Measurement:
         """The loss of the architecture drawn on what decides between trained ones: the first select batches.
 
         Raises:
-            InputError: If it is not finite.
+            RunError: If it is not finite.
         """
         return float(self._losses(self._data.decisive, range(DECISIVE_BATCHES)).mean())
 
@@ -122,7 +122,7 @@ class Measurement:
     def _losses(self, batches: Batches, numbers: Iterable[int]) -> Tensor:
         losses = torch.stack([self._objective.evaluate(batches[number]) for number in numbers])
         if not math.isfinite(loss := float(losses.mean())):
-            raise InputError(
+            raise RunError(
                 f"Search: the loss of an architecture in the supernet's weights is {loss}. "
                 "Lower search.learning_rate or training.learning_rate, or look at the data."
             )

@@ -36,14 +36,14 @@ def execute(config: SearchRunConfig, directory: RunDirectory) -> float:
     """Run the phases: search, final fine-tune, comparison; return the main metric on the select split."""
     check_comparison(config)
     fill(TrainingSettings, config.training)
-    check_sources(config)  # before anything heavy is imported
+    checked = check_sources(config)  # before anything heavy is imported
     from morenas.search.plan import search_settings
 
     search_settings(config, final_steps=1)  # what is wrong whatever the steps is refused before data is read
     from morenas.run.publish import publish
     from morenas.run.session import session
 
-    with session("search", config, directory, budget_words(config)) as run:
+    with session("search", config, directory, checked, budget_words(config)) as run:
         architecture, factors, head = search(run, config)
         run.trackers.architecture(architecture)
         rows = [finetune_found(run, config, architecture, factors, head)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from morenas.base.errors import InputError
+from morenas.base.errors import RunError
 from morenas.bilevel import NonFiniteLoss, Schedule, StepReport, expected_cost
 from morenas.search.descent import ArchStep
 from morenas.search.mixture import Mixture, mean_entropy
@@ -69,12 +69,12 @@ def explained(schedule: Schedule, settings: SearchSettings, checkpoint: Path | N
     """Say of a loss that is not finite where it came from, and what to do.
 
     Raises:
-        InputError: In the place of ``NonFiniteLoss``.
+        RunError: In the place of ``NonFiniteLoss``.
     """
     try:
         yield
     except NonFiniteLoss as error:
-        raise InputError(not_finite(error, schedule, settings, checkpoint)) from error
+        raise RunError(not_finite(error, schedule, settings, checkpoint)) from error
 
 
 def not_finite(error: NonFiniteLoss, schedule: Schedule, settings: SearchSettings, checkpoint: Path | None) -> str:

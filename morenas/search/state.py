@@ -90,7 +90,7 @@ class State:
             self.trace.steps, self.objective.passes, self.learnt = info["trace_steps"], info["passes"], info["learnt"]
             self.trace.probs = [tensors[f"trace.{index}"] for index in range(len(self.trace.steps))]
             self.priors = [tensors[f"prior.{index}"] for index in range(info["priors"])]
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{self.checkpoint}: belongs to another search ({error}); remove it to begin this phase anew."
             ) from error

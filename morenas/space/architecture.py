@@ -13,6 +13,8 @@ from morenas.base.files import read_json, write_json
 from morenas.monarch import num_parameters
 
 FORMAT = "morenas.architecture/1"
+MOST_FEATURES = 2**24
+"""Of a layer: far more than any has, and few enough that a factor of as many blocks is no surprise."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,22 @@ class ModuleShape:
     def params(self) -> int:
         """Stored parameters, padding counted."""
         return num_parameters(self.in_features, self.out_features, self.nblocks, self.blk_r)
+
+    def check(self, who: str) -> None:
+        """Refuse a shape that would be larger than the layer, before anything is made of it.
+
+        Raises:
+            InputError: Naming the number that is too large.
+        """
+        largest = max(self.in_features, self.out_features)
+        if largest > MOST_FEATURES:
+            raise InputError(f"{who}: {largest:,} features; no layer has more than {MOST_FEATURES:,}.")
+        for key in ("nblocks", "blk_r"):
+            if getattr(self, key) > largest:
+                raise InputError(
+                    f"{who}: {key}={getattr(self, key):,} is more than the layer {self.in_features} -> "
+                    f"{self.out_features} has features; correct it, or search again."
+                )
 
 
 @dataclass(frozen=True)
@@ -137,14 +155,17 @@ class Architecture:
         """
         document = read_json(path, "architecture")
         validate(document, "architecture", source=str(path))
+        shapes = {name: {key: int(value) for key, value in of.items()} for name, of in document["modules"].items()}
         architecture = cls(
             base_model=document["base_model"],
             link=document["link"],
-            modules={name: ModuleShape(**shape) for name, shape in document["modules"].items()},
+            modules={name: ModuleShape(**shape) for name, shape in shapes.items()},
             params_fraction=document["params_fraction"],
             budget=document["budget"],
             search=document["search"],
         )
+        for name, shape in architecture.modules.items():
+            shape.check(f"{path}: '{name}'")
         if architecture.num_parameters() != document["params"]:
             raise InputError(
                 f"{path}: params={document['params']:,}, but its modules add up to {architecture.num_parameters():,}; "

@@ -7,62 +7,39 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from morenas.base.errors import InputError, suggest
+from morenas.tasks.classes import Classes, classes_of, plain_value, read_label, shortened
 from morenas.tasks.sources.raw import Table
 from morenas.tasks.spec import TaskSpec
 
 Example = dict[str, Any]
 
 
-def label_names(spec: TaskSpec, train: Table) -> tuple[str, ...]:
-    """The names of the classes in label order; empty for regression.
-
-    They come from the spec, or are the distinct labels of the train split, sorted.
+def find_classes(spec: TaskSpec, train: Table) -> Classes | None:
+    """The classes of a task, from its spec or its train split; None for regression.
 
     Raises:
-        InputError: If a column is missing, labels mix numbers and text, or there is one class only.
+        InputError: If a column is missing, or as ``classes_of``.
     """
-    if not train.rows:
-        raise InputError(f"{train.name}: holds no examples.")
     _check_columns(spec, train)
-    if spec.kind == "regression":
-        return ()
-    if spec.label_names is not None:
-        names: Sequence[str] = spec.label_names
-        if len(set(names)) < len(names):
-            raise InputError(f"task.label_names={list(names)}: every class needs a name of its own.")
-    else:
-        values: set[Any] = {_plain(row.get(spec.label_column)) for row in train.rows} - {None}
-        kinds = {type(value) for value in values}
-        if len(kinds) > 1:
-            some = ", ".join(repr(next(v for v in values if type(v) is kind)) for kind in kinds)
-            raise InputError(
-                f"{train.name}: column '{spec.label_column}' mixes numbers and text ({some}); use one of them."
-            )
-        names = [str(value) for value in sorted(values)]
-    if len(set(names)) < 2:
-        raise InputError(
-            f"{train.name}: column '{spec.label_column}' holds one class only ({', '.join(names) or 'none'}); "
-            "a classification task needs at least two."
-        )
-    return tuple(names)
+    return None if spec.kind == "regression" else classes_of(spec, train)
 
 
-def check_examples(spec: TaskSpec, table: Table, names: Sequence[str]) -> list[Example]:
+def check_examples(spec: TaskSpec, table: Table, classes: Classes | None) -> list[Example]:
     """Check a table and reduce its rows to text columns and ``label``.
 
-    Labels become whole numbers in ``[0, len(names))``, or floats for regression.
-
+    Args:
+        classes: None for regression.
+    Returns:
+        Examples whose labels are whole numbers in ``[0, len(classes.names))``, or floats for regression.
     Raises:
         InputError: Naming the row and what is wrong with it.
     """
-    if not table.rows:
-        raise InputError(f"{table.name}: holds no examples.")
     _check_columns(spec, table)
     examples = []
     for index, row in enumerate(table.rows):
         texts = {column: checked_text(table, index, column, row.get(column)) for column in spec.text_columns}
         value = row.get(spec.label_column)
-        label = _number(table, index, value) if spec.kind == "regression" else _class(table, index, value, names, spec)
+        label = _number(table, index, value) if classes is None else _class(table, index, value, classes, spec)
         examples.append({**texts, "label": label})
     return examples
 
@@ -85,7 +62,34 @@ def require_columns(table: Table, needed: Iterable[tuple[str, Sequence[str]]], h
             )
 
 
+def check_spread(spec: TaskSpec, table: Table, examples: Sequence[Example], test: bool) -> str | None:
+    """Notice labels that are all the same, as hidden ones are.
+
+    Returns:
+        What to say of a test set of one class; None where there is nothing to say.
+    Raises:
+        InputError: If all numbers of a regression are the same: there is nothing to learn, or nothing to measure.
+    """
+    labels = {example["label"] for example in examples}
+    if len(labels) > 1 or len(examples) < 2:
+        return None
+    value = table.rows[0].get(spec.label_column)
+    if spec.kind == "regression":
+        way_out = "name another split or file to test on" if test else "name other data to train on"
+        raise InputError(
+            f"{table.name}: every label is {value!r}, as where labels are hidden, so there is nothing to "
+            f"{'measure' if test else 'learn'}; {way_out}."
+        )
+    return (
+        f"{table.name}: every label is {value!r}; if labels are hidden there, name another split or file to test on."
+        if test
+        else None
+    )
+
+
 def _check_columns(spec: TaskSpec, table: Table) -> None:
+    if not table.rows:
+        raise InputError(f"{table.name}: holds no examples.")
     require_columns(table, (("text_columns", spec.text_columns), ("label_column", (spec.label_column,))))
 
 
@@ -96,7 +100,7 @@ def checked_text(table: Table, index: int, column: str, value: Any) -> str:
         InputError: If it is no text, or cannot be encoded as UTF-8.
     """
     if not isinstance(value, str):
-        raise InputError(f"{table.place(index)}: '{column}' must be text, this is {value!r}.")
+        raise InputError(f"{table.place(index)}: '{column}' must be text, this is {shortened(value)}.")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -107,38 +111,21 @@ def checked_text(table: Table, index: int, column: str, value: Any) -> str:
     return value
 
 
-def _class(table: Table, index: int, value: Any, names: Sequence[str], spec: TaskSpec) -> int:
-    plain = _plain(value)
-    if str(plain) in names and (spec.label_names is None or isinstance(plain, str)):
-        return list(names).index(str(plain))
-    if isinstance(plain, int) and spec.label_names is not None and 0 <= plain < len(names):
-        return plain
-    unlabeled = " (-1 marks examples whose labels are hidden: use another split)" if plain == -1 else ""
-    near = suggest(plain, names) if isinstance(plain, str) else ""
-    raise InputError(
-        f"{table.place(index)}: unknown label {value!r}{near}{unlabeled}. Known are: "
-        + ", ".join(f"{number} {name}" if str(number) != name else name for number, name in enumerate(names))
-        + "."
-    )
+def _class(table: Table, index: int, value: Any, classes: Classes, spec: TaskSpec) -> int:
+    label = read_label(table, index, spec.label_column, value, spec.label_names or ())
+    if (place := classes.place(label)) is None:
+        raise InputError(f"{table.place(index)}: {classes.describe(label)}")
+    return place
 
 
 def _number(table: Table, index: int, value: Any) -> float:
+    plain = plain_value(value)
     try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
+        number = float(plain) if isinstance(plain, int | float | str) and "_" not in str(plain) else math.nan
+    except (ValueError, OverflowError):
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number):
-        raise InputError(f"{table.place(index)}: a regression label must be a finite number, this is {value!r}.")
+        raise InputError(
+            f"{table.place(index)}: a regression label must be a finite number, this is {shortened(value)}."
+        )
     return number
-
-
-def _plain(value: Any) -> int | str | None:
-    """A label as int or text: a CSV file gives numbers as text, a Parquet file whole numbers as floats."""
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else str(value)
-    if isinstance(value, str):
-        stripped = value.strip()
-        return int(stripped) if stripped.removeprefix("-").isdecimal() else stripped
-    return value if value is None or isinstance(value, int) else str(value)

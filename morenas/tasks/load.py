@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 
 from morenas.base.errors import InputError
-from morenas.base.registry import registry
 from morenas.base.seeds import derive
-from morenas.tasks.labels import Example, check_examples, label_names
-from morenas.tasks.records import PROMPT, check_records, known_choices
-from morenas.tasks.sources.raw import Raw
-from morenas.tasks.spec import TaskSpec, of_part
-from morenas.tasks.splits import content, sample_examples, split_examples
+from morenas.tasks.labels import Example
+from morenas.tasks.read import Checked, read_examples, sampled
+from morenas.tasks.records import PROMPT
+from morenas.tasks.spec import TaskSpec
+from morenas.tasks.splits import content, split_examples
 
 # Given here because datasets cannot infer a type from records without choices, and would then not join the splits.
 RECORDS = Features(
@@ -41,6 +40,7 @@ class Task:
         test_specs: How each test set is encoded and scored: the spec of the task, or of a part of a mix.
         provenance: Source, checksums, sizes, how many rows were dropped because a test set holds their text, and the
             fingerprint of the splits.
+        notes: What the user should know of the data.
     """
 
     spec: TaskSpec
@@ -51,6 +51,7 @@ class Task:
     tests: dict[str, Dataset]
     test_specs: dict[str, TaskSpec]
     provenance: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
     @property
     def num_labels(self) -> int:
@@ -72,19 +73,7 @@ class Task:
         return concatenate_datasets([self.search_train, self.search_val])
 
 
-@dataclass(frozen=True)
-class Checked:
-    """Checked examples before they are split; ``name`` is that of the train split in messages."""
-
-    name: str
-    train: list[Example]
-    tests: dict[str, list[Example]]
-    test_specs: dict[str, TaskSpec]
-    label_names: tuple[str, ...]
-    provenance: dict[str, Any]
-
-
-def load_task(spec: TaskSpec, seed: int) -> Task:
+def load_task(spec: TaskSpec, seed: int, checked: Checked | None = None) -> Task:
     """Read, check and split a task's data.
 
     Train rows whose text occurs in a test set are dropped, so that nothing of it reaches the search. In a mix that
@@ -92,13 +81,12 @@ def load_task(spec: TaskSpec, seed: int) -> Task:
 
     Args:
         seed: Of the splits.
+        checked: Its examples, where they have been read already.
     Raises:
         InputError: If the data cannot be reached or breaks a rule; names the file, row and way out.
     """
-    if spec.train_split is None:
-        raise InputError("task.train_split: must be set; only a part of a mix goes without one.")
     columns = PROMPT if spec.causal else spec.text_columns
-    checked = _read(spec) if spec.mix is None else _read_mix(spec, seed)
+    checked = checked or read_examples(spec, seed)
     seen = {content(example, columns) for examples in checked.tests.values() for example in examples}
     train = [example for example in checked.train if content(example, columns) not in seen]
     dropped = len(checked.train) - len(train)
@@ -106,7 +94,7 @@ def load_task(spec: TaskSpec, seed: int) -> Task:
         raise InputError(
             f"{checked.name}: every text is in a test set too, so none is left to train on; name other data."
         )
-    train = _sampled(spec, train, seed)
+    train = sampled(spec, train, seed)
     fractions = {"search_val": spec.search_val, "select": spec.select}
     regression = spec.kind == "regression"
     rows = split_examples(train, columns, fractions, "search_train", derive(seed, "splits"), regression)
@@ -125,6 +113,7 @@ def load_task(spec: TaskSpec, seed: int) -> Task:
             "label_names": list(checked.label_names),
             "fingerprint": fingerprint(splits | checked.tests, spec),
         },
+        notes=checked.notes,
     )
 
 
@@ -145,76 +134,3 @@ def _line(example: Example, spec: TaskSpec) -> str:
     if not spec.causal:
         return f"{content(example, spec.text_columns)}\x1f{example['label']!r}"
     return "\x1f".join([content(example, PROMPT), *(repr(example[key]) for key in ("output", "answer", "choices"))])
-
-
-def _read(spec: TaskSpec) -> Checked:
-    """Read and check a task that is no mix; for a part of a mix, ``train`` may be empty."""
-    raw = _raw(spec)
-    names: tuple[str, ...] = ()
-    if spec.causal:
-        known = known_choices(spec, raw.train)
-        tests = {name: check_records(spec, table, known, train=False) for name, table in raw.tests.items()}
-        train = [] if raw.train is None else check_records(spec, raw.train, known, train=True)
-    else:
-        assert raw.train is not None, "a source leaves it out only where train_split is None"
-        names = label_names(spec, raw.train)
-        tests = {name: check_examples(spec, table, names) for name, table in raw.tests.items()}
-        train = check_examples(spec, raw.train, names)
-    called = spec.name if raw.train is None else raw.train.name
-    return Checked(called, train, tests, dict.fromkeys(tests, spec), names, raw.provenance)
-
-
-def _raw(spec: TaskSpec) -> Raw:
-    source = "files" if spec.reads_files else spec.source
-    raw = registry("source").build(source)(spec)
-    if not isinstance(raw, Raw):
-        name = registry("source").chosen_by(source)
-        raise InputError(f"task.source={name}: gave {type(raw).__name__} in place of morenas.tasks.sources.raw.Raw.")
-    return raw
-
-
-def _read_mix(spec: TaskSpec, seed: int) -> Checked:
-    """Read the parts of a mix. Each pair of part and answer becomes a label of its own, for stratification."""
-    parts = {name: _read_part(name, part, seed) for name, part in spec.parts().items()}
-    _check_distinct({name: part.provenance for name, part in parts.items()})
-    strata = sorted({(name, example["label"]) for name, part in parts.items() for example in part.train})
-    place = {stratum: index for index, stratum in enumerate(strata)}
-    train = [{**e, "label": place[name, e["label"]]} for name, part in parts.items() for e in part.train]
-    if not train:
-        raise InputError(f"task.mix: no part of {spec.name} has a train split; leave train_split out of one.")
-    tests = {_test_name(name, test, part): rows for name, part in parts.items() for test, rows in part.tests.items()}
-    specs = {_test_name(name, test, part): part.test_specs[test] for name, part in parts.items() for test in part.tests}
-    provenance = {"source": "mix", "parts": {name: part.provenance for name, part in parts.items()}}
-    return Checked(spec.name, train, tests, specs, (), provenance)
-
-
-def _check_distinct(provenances: dict[str, dict[str, Any]]) -> None:
-    """Refuse parts that read the same files, as happens when their folders are missing in ``data_dir``."""
-    names: dict[str, str] = {}
-    for name, provenance in provenances.items():
-        if (other := names.setdefault(repr(provenance), name)) != name:
-            raise InputError(
-                f"task.mix: {other} and {name} are read from the same files "
-                f"({provenance.get('data_dir') or provenance.get('path')}); name the folder of each: "
-                f"task.mix.{name}.folder=<folder in task.data_dir>."
-            )
-
-
-def _read_part(name: str, part: TaskSpec, seed: int) -> Checked:
-    try:
-        checked = _read(part)
-        return replace(checked, train=_sampled(part, checked.train, seed))
-    except InputError as error:
-        raise of_part(name, error) from error
-
-
-def _test_name(part: str, test: str, checked: Checked) -> str:
-    return part if len(checked.tests) == 1 else f"{part}_{test}"
-
-
-def _sampled(spec: TaskSpec, examples: list[Example], seed: int) -> list[Example]:
-    if spec.max_examples is None:
-        return examples
-    columns = PROMPT if spec.causal else spec.text_columns
-    rows = sample_examples(examples, columns, spec.max_examples, derive(seed, "sample"), spec.kind == "regression")
-    return [examples[index] for index in rows]

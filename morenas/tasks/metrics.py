@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from morenas.base.errors import InputError, suggest
+from morenas.base.errors import InputError, RunError, suggest
 from morenas.base.kinds import KINDS
 from morenas.base.registry import registry
 
@@ -134,12 +134,16 @@ def score(name: str, *values: Any) -> float:
 
     Raises:
         InputError: If it gives anything but a number.
+        RunError: If the number is not finite.
     """
     value = registry("metric").build(name)(*values)
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError) as error:
         raise InputError(f"metric {name}: gave {type(value).__name__} in place of one number.") from error
+    if not math.isfinite(number):
+        raise RunError(f"metric {name}: gave {number}; checkpoints cannot be compared by it, so it must be finite.")
+    return number
 
 
 def _kinds(name: str) -> tuple[str, ...] | None:

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from morenas.base.errors import InputError
 from morenas.tasks.spec import TaskSpec
+from morenas.tasks.spelling import check_spelling
 
 IGNORED = -100  # label of a token that carries no loss
 _TASK = "Below is an instruction that describes a task"
@@ -77,9 +78,10 @@ def encode_records(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, spec: T
         end of sequence included); ``correct`` (place of the answer in ``choices``, -1 without choices); ``answer``,
         ``choices`` (texts).
     Raises:
-        InputError: If records are too long and ``spec.truncate`` is false, with their number; or if nothing would be
-            left of a prompt.
+        InputError: If records are too long and ``spec.truncate`` is false, with their number; if nothing would be
+            left of a prompt; or if a text spells a special token.
     """
+    check_spelling(tokenizer, *(list(dataset[name]) for name in ("instruction", "input", "output", "answer")))
     texts, chat = prompt_texts(dataset, tokenizer, spec)
     head = [] if chat else leading_tokens(tokenizer)
     prompts = [head + ids for ids in _tokens(tokenizer, texts)]

@@ -8,6 +8,7 @@ from typing import Any
 
 from morenas.base.errors import InputError, suggest
 from morenas.tasks.answers import as_number
+from morenas.tasks.classes import plain_value, shortened, spelled
 from morenas.tasks.labels import Example, checked_text, require_columns
 from morenas.tasks.metrics import needs_generation
 from morenas.tasks.sources.raw import RawRow, Table
@@ -32,7 +33,7 @@ def known_choices(spec: TaskSpec, train: Table | None) -> tuple[str, ...]:
     if not _chosen(spec) or train is None:
         return ()
     rows = [row for row in train.rows if not _own_choices(row.get(spec.text_columns[0]))]
-    found = sorted({_plain(row.get("answer")) for row in rows} - {""})
+    found = sorted({_answer(row.get("answer")) for row in rows} - {""})
     if rows and not 2 <= len(found) <= MOST_CHOICES:
         few = ", ".join(found) or "none"
         counted = f"{len(found)} distinct answers" if len(found) > 1 else f"one answer only ({few})"
@@ -122,7 +123,11 @@ def _prompt(spec: TaskSpec, table: Table, index: int) -> tuple[str, str]:
 
 def _value(table: Table, index: int, name: str, row: RawRow, needed: bool) -> str:
     value = row.get(name)
-    if not (text := checked_text(table, index, name, _plain(value) if name == "answer" else value or "")).strip():
+    if name == "answer":
+        text = _checked_answer(table, index, value)
+    else:
+        text = checked_text(table, index, name, "" if plain_value(value) is None else value)
+    if not text.strip():
         if needed:
             raise InputError(
                 f"{table.place(index)}: the record has no {name} ({value!r}); write one, or leave the record out."
@@ -131,11 +136,25 @@ def _value(table: Table, index: int, name: str, row: RawRow, needed: bool) -> st
     return text
 
 
-def _plain(value: Any) -> str:
+def _checked_answer(table: Table, index: int, value: Any) -> str:
+    """The text of an answer.
+
+    Raises:
+        InputError: If it is no text, number or truth value.
+    """
+    plain = plain_value(value)
+    if plain is not None and not isinstance(plain, bool | int | float | str):
+        raise InputError(
+            f"{table.place(index)}: 'answer' must be one answer, a text or a number, this is a {type(value).__name__} "
+            f"({shortened(value)}); give each record one answer."
+        )
+    return checked_text(table, index, "answer", _answer(value))
+
+
+def _answer(value: Any) -> str:
     """An answer as text; in JSON it may be a number or a truth value."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "" if value is None else str(value).strip()
+    plain = plain_value(value)
+    return "" if plain is None else spelled(plain) if isinstance(plain, bool | int | float | str) else str(plain)
 
 
 def _own_choices(instruction: Any) -> list[str]:

@@ -11,7 +11,7 @@ from morenas.base.errors import InputError, suggest
 from morenas.base.hub import Need
 from morenas.base.kinds import CAUSAL, KINDS
 from morenas.base.registry import registry
-from morenas.base.settings import check_names, door, one_of
+from morenas.base.settings import check_names, door, one_of, texts
 from morenas.tasks.metrics import check_metrics
 
 ANSWERS = ("choice", "number", "letter", "text")
@@ -57,10 +57,10 @@ class TaskSpec:
         hub_name: Configuration of the data set; None for its default one.
         train_split: Split on the hub to train on; None, in a part of a mix, for a part that is only tested.
         test_splits: Mapping of a name in the results to a split on the hub; None for ``test``.
-        data_dir: Folder of jsonl, json, csv, tsv or parquet files.
-        train_file: File in ``data_dir`` to train on; None for ``train.*``.
-        test_files: Mapping of a name in the results to a file in ``data_dir``; None for ``validation*.*``, else
-            ``test*.*``.
+        data_dir: Folder of jsonl, json, csv, tsv or parquet files, packed by gzip or not.
+        train_file: File in ``data_dir`` to train on, or several by a name with ``*``; None for ``train.*``.
+        test_files: Mapping of a name in the results to a file in ``data_dir``, or to several; None for
+            ``validation*.*``, else ``dev*.*``, else ``test*.*``.
         search_val: Fraction of the train split that the architecture is trained on.
         select: Fraction of the train split that checkpoints and candidates are chosen on; the rest is search_train.
         max_examples: Examples in a seeded, stratified sample of the train split; None for all of it.
@@ -114,10 +114,10 @@ class TaskSpec:
 
     def __post_init__(self) -> None:
         # YAML and Hydra give lists; a metric may be given as the function itself.
-        values = {key: getattr(self, key) for key in ("text_columns", "label_names", "choices")}
-        values["metrics"] = [registry("metric").chosen_by(metric) for metric in self.metrics]
+        values = {key: texts(getattr(self, key), f"task.{key}") for key in ("text_columns", "label_names", "choices")}
+        values["metrics"] = tuple(registry("metric").chosen_by(metric) for metric in self.metrics)
         for key, value in values.items():
-            object.__setattr__(self, key, None if value is None else tuple(value))
+            object.__setattr__(self, key, value)
         if self.select_metric is not None:
             object.__setattr__(self, "select_metric", registry("metric").chosen_by(self.select_metric))
         check_names(self, "task")

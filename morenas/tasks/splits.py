@@ -44,16 +44,14 @@ def split_examples(
     for index, example in enumerate(examples):
         rows[content(example, text_columns)].append(index)
     splits: dict[str, list[int]] = {name: [] for name in (*fractions, rest)}
-    for texts in _strata(examples, rows, regression).values():
+    strata = _strata(examples, rows, regression)
+    for texts in strata.values():
         texts.sort(key=lambda text: hashlib.sha256(f"{seed}\x1e{text}".encode()).digest())
         for name, share in _cut(texts, fractions, rest).items():
             splits[name].extend(index for text in share for index in rows[text])
     for name, indices in splits.items():
         if not indices:
-            raise InputError(
-                f"The split '{name}' is empty: {len(examples)} examples with {len(rows)} distinct texts are too few "
-                f"for fractions {dict(fractions)}; give more examples or other fractions."
-            )
+            raise InputError(f"The split '{name}' is empty: {_why_empty(examples, strata, fractions, regression)}")
     return {name: sorted(indices) for name, indices in splits.items()}
 
 
@@ -70,6 +68,26 @@ def sample_examples(
         raise InputError(
             f"task.max_examples={size}: too few to have an example of every class; ask for more."
         ) from error
+
+
+def _why_empty(
+    examples: Sequence[Mapping[str, Any]],
+    strata: Mapping[Any, Sequence[str]],
+    fractions: Mapping[str, float],
+    regression: bool,
+) -> str:
+    """What is too little: classes of so few texts that none of them reaches the split, or texts in all."""
+    distinct, least = sum(map(len, strata.values())), min(fractions.values())
+    counted = f"{len(examples)} examples with {distinct} distinct texts"
+    largest = max(map(len, strata.values()), default=0)
+    if not regression and len(strata) > 1 and distinct * least >= 1 and round(largest * least) < 1:
+        needed = next(count for count in range(1, distinct + 1) if round(count * least) >= 1)
+        return (
+            f"{counted} are in {len(strata)} classes, the largest of {largest}. Each class is split by itself, and one "
+            f"of fewer than {needed} texts leaves nothing for a fraction of {least:g}; give more examples of each "
+            "class, join rare classes, or ask for larger fractions (task.search_val, task.select)."
+        )
+    return f"{counted} are too few for fractions {dict(fractions)}; give more examples or other fractions."
 
 
 def _strata(

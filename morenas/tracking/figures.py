@@ -87,7 +87,7 @@ def curves_figure(
     figure = Figure(figsize=(3.2 * len(panels), 2.6), layout="constrained")
     for axes, (title, keys) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):
         for key in keys:
-            points = [(line["step"], line[key]) for line in lines if key in line]
+            points = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
             if points:
                 axes.plot(*zip(*points, strict=True), linewidth=1, label=key.split("/")[-1])
         if title in marks:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from morenas.base.files import write_text
+from morenas.base.files import finite, parse_json, write_text
 from morenas.tracking.tracker import Tracker
 
 
@@ -26,7 +26,7 @@ class JsonLines(Tracker):
         """Begin a phase, or go on after ``done`` steps: later lines, of a run that was stopped, are dropped."""
         path = self.directory / phase / "metrics.jsonl"
         if path.exists():
-            write_text(path, "".join(line for line in _whole_lines(path) if json.loads(line)["step"] <= done))
+            write_text(path, "".join(line for line, step in _whole_lines(path) if step <= done))
         path.parent.mkdir(parents=True, exist_ok=True)
         self._close(phase)
         self._files[phase] = path.open("a", encoding="utf-8")
@@ -34,7 +34,7 @@ class JsonLines(Tracker):
     def log(self, phase: str, step: int, metrics: Mapping[str, float]) -> None:
         """Append a line."""
         file = self._files[phase]
-        file.write(json.dumps({"step": step, **metrics}) + "\n")
+        file.write(json.dumps(finite({"step": step, **metrics}), allow_nan=False) + "\n")
         file.flush()
 
     def close(self, failed: bool) -> None:
@@ -47,11 +47,10 @@ class JsonLines(Tracker):
             self._files.pop(phase).close()
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """Complete lines; a run that was killed may have left part of one."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+def _whole_lines(path: Path) -> Iterator[tuple[str, int]]:
+    """Complete lines and their steps; a run that was killed may have left part of one."""
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         with contextlib.suppress(ValueError):
-            json.loads(line)
-            lines.append(line)
-    return lines
+            row = parse_json(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                yield f"{line}\n", row["step"]

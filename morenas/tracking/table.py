@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text  # names of the user's are text, and not rich's markup
 
 
 def closing_table(results: dict[str, Any]) -> Table:
@@ -16,19 +17,19 @@ def closing_table(results: dict[str, Any]) -> Table:
         results: The document of ``results.json``.
     """
     seeds = f"seed {results['seed']}"
-    table = Table(title=f"{results['task']} · {results['model']['name']} · {seeds}", title_style="bold")
+    table = Table(title=Text(f"{results['task']} · {results['model']['name']} · {seeds}"), title_style="bold")
     table.add_column("method", overflow="fold")
     tests = [split for split in results["methods"][0]["metrics"] if split != "select"]
     columns = [(split, name) for split in tests for name in results["methods"][0]["metrics"][split]]
     for split, name in columns:
-        table.add_column(f"{split} {name}".replace("_", " "), justify="right", overflow="fold")
+        table.add_column(Text(f"{split} {name}".replace("_", " ")), justify="right", overflow="fold")
     for header in ("adapter params", "of the model", "training", "search"):
         table.add_column(header, justify="right", overflow="fold")
     search = {phase["name"]: phase["seconds"] for phase in results["phases"]}.get("search")
     for index, row in enumerate(results["methods"]):
         ours = index == 0 and results["kind"] == "search"
         table.add_row(
-            method_words(row, ours),
+            Text(method_words(row, ours)),
             *(f"{row['metrics'][split][name]:.4f}" for split, name in columns),
             f"{row['adapter_params']:,}",
             f"{row['params_fraction']:.3%}",

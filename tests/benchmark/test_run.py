@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from morenas.base.errors import InputError
+from morenas.base.files import write_json
 from morenas.benchmark import run
 from morenas.benchmark.alone import train_alone
-from morenas.benchmark.command import COMMAND
+from morenas.benchmark.command import COMMAND, BenchmarkConfig, benchmark
 from morenas.benchmark.methods import METHODS, OURS, SearchMethod
 from morenas.benchmark.methods.result import SearchResult
 from morenas.benchmark.planted import PlantedProblem
 from morenas.benchmark.planted_transformer import SIDES
 from morenas.benchmark.problem import Batch, cost
 from morenas.benchmark.reference import random_architectures
+from morenas.benchmark.rows import BenchmarkRow
 from morenas.benchmark.run import BUDGETS, Place, planted, read_rows, rows_of, run_place, tabular
 from morenas.benchmark.table import ArchitectureTable
 from morenas.benchmark.tabular import TabularTask
 from morenas.run.words import run_words
 
 NUMBER = 8  # a small one
+ROW = BenchmarkRow("planted", "plain", NUMBER, "lora", 0, {}, 1, 1, 0.5, 0.1, 1.0, None, 1, 1, 1, 1)
 CONTROLS = (
     "random logits", "untrained logits", "lora", "early gradient", "dense change", "para", "eva ranks", "fisher ranks"
 )  # fmt: skip
@@ -197,3 +203,62 @@ def test_successive_halving_stops_those_that_fall_behind() -> None:
     assert first == 10 and found.passes == 160
     # One that is trained to the end leaves room for no other: several must have been stopped at the first rung.
     assert found.details["trials"] >= 6
+
+
+def test_rows_of_another_request_are_not_served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is missing is run, what is there is not run again, and what is not asked for is not shown."""
+    place, ran = Place("planted", "plain", NUMBER), []
+
+    class Here:
+        def __init__(self, *_: object, **__: object) -> None: ...
+        def __enter__(self) -> Here:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def submit(self, work: Any, *given: Any) -> Future[None]:
+            future: Future[None] = Future()
+            future.set_result(work(*given))
+            return future
+
+    def rows(problem: Any, methods: Any, seeds: Any, known: Any = ()) -> Iterator[Any]:
+        have = {(row.method, row.seed) for row in known}
+        missing = [(method, seed) for method in methods for seed in seeds if (method, seed) not in have]
+        ran.append(missing)
+        yield from known
+        yield from (replace(ROW, method=method, seed=seed) for method, seed in missing)
+
+    monkeypatch.setattr(run, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(run, "rows_of", rows)
+    monkeypatch.setattr(Place, "problem", lambda place: None)
+
+    def asked(methods: list[str], seeds: list[int]) -> list[tuple[str, int]]:
+        return [(row.method, row.seed) for row in run.run([place], methods, seeds, tmp_path, 1)]
+
+    assert asked(["lora"], [0]) == [("lora", 0)]
+    assert asked(["lora", "random"], [0, 1]) == [("lora", 0), ("lora", 1), ("random", 0), ("random", 1)]
+    assert asked(["random"], [1]) == [("random", 1)]
+    assert asked(["random"], [2]) == [("random", 2)]
+    assert ran == [[("lora", 0)], [("lora", 1), ("random", 0), ("random", 1)], [("random", 2)]]
+
+
+def test_rows_from_before_share_the_best_with_those_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = small()
+    (first,) = rows_of(problem, ["lora"], [0])
+    known, added = rows_of(problem, ["lora", "random"], [0], [replace(first, best=-1.0)])
+    assert (known.method, added.method) == ("lora", "random") and known.best == added.best == -1.0
+
+
+def test_rows_of_another_version_are_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "rows.json", {"version": "0.0.1", "rows": []})
+    with pytest.raises(InputError, match=r"rows\.json: its rows are of morenas 0\.0\.1"):
+        read_rows(tmp_path / "rows.json")
+
+
+@pytest.mark.parametrize("out", ["", "{here}/file", "{here}/file/below", "/proc/nowhere", "/dev/null"])
+def test_a_folder_that_cannot_be_is_refused_before_anything_is_run(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(run, "run", lambda *_: pytest.fail("work was begun"))
+    with pytest.raises(InputError, match="out="):
+        benchmark(BenchmarkConfig(out.format(here=tmp_path), tables=("planted",), problems=1))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 
 from morenas.base.errors import InputError
 from morenas.compare.command import COMMAND
-from morenas.compare.table import compare, settings_of
+from morenas.compare.table import compare, settings_of, to_csv, to_markdown
 from morenas.run.results import write_results
 from morenas.run.words import run_words
 
@@ -125,3 +127,58 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.Capture
 def test_seed_task_and_places_are_no_settings() -> None:
     command = "python -m morenas.search +task=demo seed=3 task.data_dir=d space=attention device=cpu hydra.run.dir=d"
     assert settings_of(command) == ("space=attention",)
+
+
+def test_the_same_seed_twice_is_one_run(runs: Path) -> None:
+    before = compare([runs])
+    write_results(runs / "copy" / "results.json", results(0, 0.90))
+    assert compare([runs]) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"data": {"source": "files", "files": {"train.jsonl": {"sha256": "other"}}}}, "task"),
+        ({"model": {"name": "demo", "parameters": 10_000, "fingerprint": "other weights"}}, "model"),
+    ],
+)
+def test_runs_on_other_data_or_weights_are_rows_of_their_own(change: Any, field: str, runs: Path) -> None:
+    write_results(runs / "other" / "results.json", results(3, 0.5) | change)
+    rows = [row for row in compare([runs]) if row.method == "MoRe, found"]
+    assert sorted(row.runs for row in rows) == [1, 3]
+    names = [getattr(row, field) for row in rows]
+    assert len(set(names)) == 2 and all(name.startswith("demo (") for name in names)
+
+
+def test_what_depends_on_the_seed_or_the_folder_does_not_keep_runs_apart(runs: Path) -> None:
+    for seed, folder in ((3, "here"), (4, "there")):
+        data = {"source": "files", "data_dir": folder, "fingerprint": str(seed), "files": {"t": {"sha256": "same"}}}
+        write_results(runs / folder / "results.json", results(seed, 0.5) | {"data": data})
+    assert sorted(row.runs for row in compare([runs]) if row.method == "MoRe, found") == [2, 3]
+
+
+NAMES = ["a | b", "a\nb", "=1+1", "+1", "-1", "@x", "`code`", "<script>", "\tx", "\u2028", "\\", "[x](y)"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_name_breaks_a_table_or_becomes_a_formula(name: str, tmp_path: Path) -> None:
+    write_results(tmp_path / "results.json", results(0, 0.9) | {"task": name})
+    rows = compare([tmp_path])
+    lines = to_markdown(rows).splitlines()
+    assert len(lines) == 3 and len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines}) == 1
+    assert not re.search(r"(?<!\\)[`<>]", lines[2])
+    (row,) = csv.DictReader(io.StringIO(to_csv(rows)))
+    assert row["task"][0] not in "=+-@\t\r\n" and row["task"].removeprefix("'") == name
+
+
+def test_folders_that_vanish_are_passed_by(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed, scan = compare([runs]), os.scandir
+    (runs / "at-work" / "checkpoints").mkdir(parents=True)
+
+    def vanishing(path: Any) -> Any:
+        if str(path).endswith("checkpoints"):
+            raise FileNotFoundError(path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert compare([runs]) == listed

@@ -8,7 +8,7 @@ import torch
 from tiny_models import FAMILIES, shallow
 from tiny_training import tiny_data
 
-from morenas.base.errors import InputError
+from morenas.base.errors import RunError
 from morenas.finetune.evaluate import ClassifierScorer, predict
 
 
@@ -48,5 +48,5 @@ def test_metrics_get_all_logits_and_labels() -> None:
 def test_predictions_that_are_not_finite_are_refused() -> None:
     model, data = shallow("bert"), tiny_data()
     torch.nn.init.constant_(dict(model.named_parameters())["classifier.bias"], float("nan"))
-    with pytest.raises(InputError, match="24 of 24 predictions are not finite"):
+    with pytest.raises(RunError, match="24 of 24 predictions are not finite"):
         data.score(model, data.select)

@@ -11,7 +11,7 @@ from datasets import Dataset
 from tiny_models import CAUSAL, tiny_causal, tiny_tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from morenas.base.errors import InputError
+from morenas.base.errors import RunError
 from morenas.finetune.language import LanguageScorer, generate, log_likelihoods
 from morenas.tasks.prompts import encode_records
 from morenas.tasks.spec import TaskSpec
@@ -112,7 +112,7 @@ def test_generation_is_greedy_whatever_the_model_was_saved_with() -> None:
 def test_likelihoods_that_are_not_finite_are_refused() -> None:
     model = tiny_causal("llama")
     torch.nn.init.constant_(model.lm_head.weight, float("nan"))
-    with pytest.raises(InputError, match="2 of 2 log-likelihoods are not finite"):
+    with pytest.raises(RunError, match="2 of 2 log-likelihoods are not finite"):
         log_likelihoods(model, [([5, 6, 7], 1), ([5, 6], 1)], tokenizer("llama"), 2)
 
 

@@ -14,7 +14,7 @@ from peft import AdaLoraConfig, PeftModel
 from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_data
 from torch import nn
 
-from morenas.base.errors import InputError
+from morenas.base.errors import InputError, RunError
 from morenas.finetune.checkpoints import last_checkpoint
 from morenas.finetune.evaluate import ClassifierScorer
 from morenas.finetune.loop import FinetuneData, finetune
@@ -98,7 +98,7 @@ def test_a_loss_that_is_not_finite_names_step_rate_and_batch(accumulation: int, 
     model = tiny_adapted(Full(), num_labels=1)
     settings = replace(SETTINGS, gradient_accumulation=accumulation, max_steps=20, evals=20)
     with pytest.raises(
-        InputError,
+        RunError,
         match=r"loss is nan at optimizer step \d+ of 20 \(learning rate .*, batch \d+: rows .*\b17\b",
     ):
         finetune(model, poisoned(tiny_data(regression=True)), settings, tmp_path, Recorder())
@@ -143,7 +143,7 @@ def test_weights_that_diverged_in_the_last_step_are_not_kept(tmp_path: Path) -> 
             output.logits.fill_(np.nan)
 
     model.register_forward_hook(poison)
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(RunError, match="not finite"):
         finetune(model, replace(data, score=ClassifierScorer(data.tokenizer, broken)), SETTINGS, tmp_path, Recorder())
     assert last_checkpoint(tmp_path) is None
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+
 import pytest
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -9,12 +12,25 @@ from omegaconf.errors import OmegaConfBaseException
 from tiny_runs import COMMANDS, composed
 
 from morenas.run.composing import compose_words
-from morenas.run.hydra_errors import MESSAGES, NO_CHOICE, NO_OVERRIDE, UNSET, Message, explain, no_such_key
+from morenas.run.hydra_errors import (
+    AMBIGUOUS,
+    MESSAGES,
+    NO_CHOICE,
+    NO_OVERRIDE,
+    UNREAD,
+    UNSET,
+    Message,
+    at_home,
+    explain,
+    no_such_key,
+)
 from morenas.run.launch import prepare
 
 SAID: dict[Message, list[str]] = {
     NO_CHOICE: ["+task=demo", "model=roberta"],
     NO_OVERRIDE: ["task=demo"],
+    AMBIGUOUS: ["+task=files", "task.data_dir=a,b"],
+    UNREAD: ["task.data_dir=a=b"],
 }
 """Words that make Hydra say a message."""
 
@@ -76,3 +92,47 @@ def test_a_wrong_key_of_a_section_is_told_with_its_neighbours() -> None:
 def test_a_key_that_another_one_needs_is_named() -> None:
     with pytest.raises(ValueError, match=r"task.hub_path: must be set, for example task.hub_path=<value>"):
         composed("search", ["+task=hub", "task.text_columns=[text]"])
+
+
+FOLDERS = ["a=b", "it's", "a,b", "a#b", "a(b", "[x", "a&b", 'say "a"', "end\\", 'a\\"b', "$x", "a b=c"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_value_that_cannot_be_read_is_shown_quoted_so_that_it_can(folder: str) -> None:
+    word = f"task.data_dir={folder}"
+    told = explain(said(["+task=files", word]), ["task.data_dir"]) if not readable(word) else f": {word}"
+    quoted = re.search(r"""'task\.data_dir="(?:[^']|'"'"')*'""", told)
+    retyped = shlex.split(quoted[0] if quoted else shlex.quote(word))[0]
+    assert compose_words("search", ["+task=files", retyped]).task.data_dir == folder
+
+
+def readable(word: str) -> bool:
+    prepare("search", COMMANDS["search"].schema, [word])
+    try:
+        compose_words("search", ["+task=files", word])
+    except HydraException:
+        return False
+    return True
+
+
+def test_a_word_that_a_blank_cut_off_says_how_to_keep_it() -> None:
+    assert explain(said(["task.data_dir=/a", "b"]), []).startswith("b: give key=value; a value with a blank")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("task.data_dir=~/a b=c", ["/home/me/a b=c"]),
+        ('task.data_dir="~/a"', ["/home/me/a"]),
+        ("task.data_dir='~'", ["/home/me"]),
+    ],
+)
+def test_home_is_known_wherever_a_value_begins_with_it(
+    word: str, meant: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    composed_task = compose_words("search", ["+task=files", at_home(word)]).task
+    assert [composed_task.data_dir] == meant
+    assert at_home("task.data_dir=~/a,~/b") == 'task.data_dir="/home/me/a","/home/me/b"'
+    for other in ("~task", "seed=1", "task.name=a~b"):
+        assert at_home(other) == other

@@ -15,6 +15,7 @@ from morenas.base.settings import door, meanings, names_of, one_of
 from morenas.finetune.config import Training
 from morenas.finetune.settings import TrainingSettings
 from morenas.models.weights import FrozenWeights
+from morenas.run.composing import check_all_names
 from morenas.run.config import Model, Task
 from morenas.run.sections import choice, chosen, door_of, fill, own_settings, section
 from morenas.search.config import ELSEWHERE, RELAXATION, TRAINING, Relaxation, Search, SearchRunConfig
@@ -123,3 +124,13 @@ def test_what_a_search_shares_with_the_fine_tune_is_set_for_both_at_once() -> No
 def test_a_value_that_the_library_refuses_is_refused() -> None:
     with pytest.raises(InputError, match=r"training.batch_size=0"):
         fill(TrainingSettings, Training(batch_size=0))
+
+
+@pytest.mark.parametrize("written", ["[no, yes]", "[true, false]", "[1e3, a]", "[0, 1]", "[null, a]"])
+@pytest.mark.parametrize("key", ["label_names", "choices", "text_columns"])
+def test_a_list_of_names_is_not_respelled(key: str, written: str) -> None:
+    """YAML makes truth values and numbers of some words, and OmegaConf would make other words of those."""
+    task = OmegaConf.create("name: mine\ntext_columns: [text]\nmetrics: [accuracy]")
+    made = OmegaConf.merge(OmegaConf.structured(Task), task, OmegaConf.create(f"{key}: {written}"))
+    with pytest.raises(InputError, match=rf"task\.{key}: \w[\w.]* is no text.*quote it"):
+        check_all_names(OmegaConf.to_object(made), "task")

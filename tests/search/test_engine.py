@@ -160,7 +160,7 @@ def test_a_message_names_the_step_whose_loss_was_not_finite(read_every: int, mon
 
     settings = replace(SETTINGS, warmup=10)
     assert not any(torch.equal(batches[step]["labels"], bad) for step in range(6))
-    with pytest.raises(InputError, match=r"lower loss is (inf|nan) at weight step 6 .*lower batch 6"):
+    with pytest.raises(RunError, match=r"lower loss is (inf|nan) at weight step 6 .*lower batch 6"):
         search(shallow(), settings, loss=loss)
 
 

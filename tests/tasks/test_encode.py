@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 from datasets import Dataset
 from tiny_models import tiny_tokenizer
 from tiny_training import tiny_dataset
 
+from morenas.base.errors import InputError
+from morenas.run.data import EncodedTask
 from morenas.tasks.encode import EncodedBatches, encode
+from morenas.tasks.load import RECORDS, load_task
 from morenas.tasks.prompts import encode_records
 from morenas.tasks.spec import TaskSpec
+from morenas.tasks.spelling import SpelledToken
 
 
 def batches(rows: int = 50, size: int = 8, seed: int = 0) -> EncodedBatches:
@@ -84,3 +91,35 @@ def test_labels_of_records_are_their_outputs_and_nothing_of_prompts_or_padding()
         assert batch["labels"][place].tolist() == [-100] * len(prompt) + learnt + [-100] * padding
         assert batch["attention_mask"][place].tolist() == [1] * (len(prompt) + len(learnt)) + [0] * padding
         assert batch["input_ids"][place, : len(prompt) + len(learnt)].tolist() == prompt + learnt
+
+
+@pytest.mark.parametrize("mark", ["[SEP]", "[CLS]", "[PAD]"])
+def test_a_text_that_spells_a_mark_is_refused(mark: str) -> None:
+    data = Dataset.from_dict({"a": ["a cat", f"a cat {mark} the dog", mark], "label": [0, 1, 0]})
+    with pytest.raises(SpelledToken, match=rf"spells the special token '\{mark[:-1]}\]' \(so do 1 more\)") as error:
+        encode(data, tiny_tokenizer(), ("a",), 12)
+    assert error.value.text == f"a cat {mark} the dog"
+
+
+@pytest.mark.parametrize("column", ["instruction", "input", "output"])
+def test_a_record_that_spells_a_mark_is_refused(column: str) -> None:
+    record = {"instruction": "a cat", "input": "", "output": "it is", "answer": "", "choices": [], "label": 0}
+    records = Dataset.from_list([record | {column: "it [SEP] is"}], RECORDS)
+    spec = TaskSpec("task", ("instruction",), ("log_likelihood",), kind="generation", answer="text", data_dir="d")
+    with pytest.raises(SpelledToken, match="spells the special token"):
+        encode_records(records, tiny_tokenizer(), spec, train=True)
+
+
+def test_words_for_what_is_unknown_or_masked_are_let_be() -> None:
+    data = Dataset.from_dict({"a": ["a [MASK] cat", "a [UNK]"], "label": [0, 1]})
+    assert len(encode(data, tiny_tokenizer(), ("a",), 12)) == 2
+
+
+def test_the_row_that_spells_a_mark_is_named(tiny_task: Path, tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text((tiny_task / f"{split}.jsonl").read_text())
+    with (tmp_path / "validation.jsonl").open("a") as file:
+        file.write('{"text": "a cat [SEP]", "label": 1}\n')
+    task = load_task(TaskSpec("task", ("text",), ("accuracy",), data_dir=str(tmp_path)), seed=0)
+    with pytest.raises(InputError, match=r"^validation\.jsonl, line 41: 'a cat \[SEP\]' spells"):
+        EncodedTask(task, tiny_tokenizer()).check_texts()

@@ -34,7 +34,7 @@ def score(folder: Path, labels: list[Any], test: list[Any] | None = None) -> Tas
         (["yes", "no"], ("no", "yes")),
         ([10, 9], ("9", "10")),
         ([-1, 1], ("-1", "1")),
-        ([True, False], ("0", "1")),
+        ([True, False], ("false", "true")),
         ([0.0, 1.0, 2.0], ("0", "1", "2")),
         (["1", " 0 "], ("0", "1")),
     ],
@@ -44,7 +44,13 @@ def test_classes_are_the_distinct_labels_in_order(labels: list[Any], names: tupl
     assert found.label_names == names and found.num_labels == len(names)
     for row in found.tests["test"]:
         label = labels[int(row["text"].split()[1]) % len(labels)]
-        plain = str(int(label)) if isinstance(label, bool | float) else str(label).strip()
+        plain = (
+            json.dumps(label)
+            if isinstance(label, bool)
+            else f"{label:g}"
+            if isinstance(label, float)
+            else str(label).strip()
+        )
         assert names[row["label"]] == plain
 
 
@@ -56,7 +62,7 @@ def test_names_that_are_given_decide_the_order(tmp_path: Path) -> None:
 
 
 def test_a_label_that_only_the_test_set_has_is_refused_by_its_place(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"test\.jsonl, line 2: unknown label 'perhaps'\. Known are: 0 no, 1 yes\."):
+    with pytest.raises(InputError, match=r"test\.jsonl, line 2: unknown label 'perhaps'\. Known are: no, yes\."):
         task(tmp_path, ["yes", "no"], ["yes", "perhaps"])
 
 
@@ -66,7 +72,7 @@ def test_an_unknown_label_is_told_with_its_neighbour(tmp_path: Path) -> None:
 
 
 def test_a_missing_label_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"train\.jsonl, line 3: unknown label None"):
+    with pytest.raises(InputError, match=r"train\.jsonl, line 3: the label is missing"):
         task(tmp_path, ["yes", "no", None], ["yes", "no"])
 
 

@@ -16,7 +16,7 @@ from morenas.tasks.answers import extract_answer, same_answer
 from morenas.tasks.load import RECORDS, load_task
 from morenas.tasks.prompts import encode_records
 from morenas.tasks.records import check_records, known_choices
-from morenas.tasks.sources.files import read_table
+from morenas.tasks.sources.tables import read_table
 from morenas.tasks.spec import TaskSpec
 
 pytestmark = pytest.mark.realdata

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from morenas.base.errors import InputError
 from morenas.tasks.load import load_task
-from morenas.tasks.sources.files import read_table
+from morenas.tasks.read import read_examples
+from morenas.tasks.sources.tables import read_table
 from morenas.tasks.spec import TaskSpec
 
 ROWS: list[dict[str, Any]] = [{"one": f"a, {i}", "two": f"b {i}", "gold": ("no", "yes")[i % 2]} for i in range(60)]
@@ -91,6 +95,13 @@ def test_labels_given_by_name_or_by_number_are_the_same(tmp_path: Path) -> None:
         ("train.tsv", "a\tb\n1\n", "line 2: has another number of fields"),
         ("train.parquet", "PAR1", "not a whole Parquet file"),
         ("train.jsonl", "\n\n", "holds no examples"),
+        ("train.jsonl", '{"a": 1}\n{"a": 1, "b": 2, "a": 3}\n', r"line 2: there are two columns 'a'"),
+        ("train.json", '[{"a": 1, "a": 3}]', r"train\.json: there are two columns 'a'"),
+        ("train.csv", "text,label,label\n1,2,3\n", r"line 1: there are two columns 'label'"),
+        ("train.tsv", "text\tlabel\ttext\n1\t2\t3\n", r"line 1: there are two columns 'text'"),
+        ("train.jsonl", "[" * 100_000, r"line 1: not JSON \(nested too deeply\)"),
+        ("train.jsonl", f'{{"a": {"9" * 5000}}}', r"line 1: not JSON \(Exceeds the limit"),
+        ("train.csv.gz", "text,label\n", r"train\.csv\.gz: cannot be read"),
         ("train.xlsx", "x", r"must end in one of \.jsonl, \.json, \.csv, \.tsv, \.parquet"),
     ],
 )
@@ -98,6 +109,70 @@ def test_a_broken_file_is_told_with_its_place(name: str, text: str, said: str, t
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=said):
         read_table(tmp_path / name)
+
+
+def test_a_column_named_twice_in_parquet_is_refused_by_name(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array([0]), pa.array([1])], names=["text", "label", "label"])
+    pq.write_table(table, tmp_path / "train.parquet")
+    with pytest.raises(InputError, match=r"train\.parquet: there are two columns 'label'"):
+        read_table(tmp_path / "train.parquet")
+
+
+def test_columns_without_a_name_at_the_right_are_let_be(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label,,\na,0,,\n")
+    assert read_table(tmp_path / "train.csv").rows == [{"text": "a", "label": "0", "": ""}]
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.tsv"])
+def test_a_field_may_be_of_any_length(name: str, tmp_path: Path) -> None:
+    long, limit = "long " * 100_000, csv.field_size_limit()
+    separator = "," if name.endswith("csv") else "\t"
+    (tmp_path / name).write_text(f"text{separator}label\n{long}{separator}0\n")
+    assert read_table(tmp_path / name).rows == [{"text": long, "label": "0"}]
+    assert csv.field_size_limit() == limit
+
+
+TEXTS = ['z said "hi"', "a\tb", '"quoted"', "plain", 'open "quote', "two\nlines", '""']
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_quotes_that_a_program_put_round_the_fields_of_a_tsv_are_taken_off(
+    quoting: Any, line_end: str, tmp_path: Path
+) -> None:
+    texts = [text for text in TEXTS if line_end == "\n" or "\n" not in text]
+    frame = pd.DataFrame({"text": texts, "label": range(len(texts))})
+    frame.to_csv(tmp_path / "train.tsv", sep="\t", index=False, quoting=quoting, lineterminator=line_end)
+    assert [row["text"] for row in read_table(tmp_path / "train.tsv").rows] == texts
+
+
+@pytest.mark.parametrize("text", ['"quoted"', 'he said "hi" twice', '"open', 'a "" b'])
+def test_quotes_of_a_tsv_without_marks_are_text(text: str, tmp_path: Path) -> None:
+    (tmp_path / "train.tsv").write_text(f"text\tlabel\n{text}\t0\nplain\t1\n")
+    assert read_table(tmp_path / "train.tsv").rows[0]["text"] == text
+
+
+def test_pieces_of_a_file_are_read_as_one_and_told_apart_by_row(tmp_path: Path) -> None:
+    for index in range(2):
+        WRITERS["parquet"](tmp_path / f"train-0000{index}-of-00002.parquet", ROWS[30 * index : 30 * index + 30])
+    WRITERS["csv"](tmp_path / "dev.CSV", [{**row, "one": "c"} for row in ROWS[:10]])
+    checked = read_examples(spec(tmp_path), seed=0)
+    assert [row["one"] for row in checked.train] == [row["one"] for row in ROWS]
+    assert len(checked.provenance["files"]) == 3 and list(checked.tests) == ["test"]
+    WRITERS["parquet"](tmp_path / "train-00001-of-00002.parquet", [{**ROWS[0], "gold": None}])
+    with pytest.raises(InputError, match=r"train-00001-of-00002\.parquet, row 0: the label is missing"):
+        read_examples(spec(tmp_path), seed=0)
+    (tmp_path / "train-00001-of-00002.parquet").unlink()
+    with pytest.raises(InputError, match="train is in 2 pieces, and there are 1"):
+        read_examples(spec(tmp_path), seed=0)
+
+
+def test_several_files_can_be_named_at_once(tmp_path: Path) -> None:
+    for index in range(2):
+        WRITERS["jsonl"](tmp_path / f"mine{index}.jsonl", ROWS[30 * index : 30 * index + 30])
+    (tmp_path / "held.csv.gz").write_bytes(gzip.compress(b"one,two,gold\nc,d,no\nc,e,yes\n"))
+    checked = read_examples(spec(tmp_path, train_file="mine*.jsonl", test_files={"held": "held.csv.gz"}), seed=0)
+    assert len(checked.train) == 60 and len(checked.tests["held"]) == 2
 
 
 def test_text_that_is_not_utf8_is_told_with_its_line(tmp_path: Path) -> None:

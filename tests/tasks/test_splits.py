@@ -113,3 +113,9 @@ def test_a_regression_is_stratified_by_quantile() -> None:
 def test_too_few_examples_are_refused() -> None:
     with pytest.raises(InputError, match=r"The split '.*' is empty"):
         split_examples([{"text": "a", "label": 0}], ("text",), {"a": 0.3, "b": 0.1}, "rest", seed=0)
+
+
+def test_many_rare_classes_are_named_as_the_cause() -> None:
+    rows = [{"text": f"text {index}", "label": index % 150} for index in range(300)]
+    with pytest.raises(InputError, match=r"'select' is empty: 300 .* in 150 classes, the largest of 2.* fewer than 4"):
+        split_examples(rows, ("text",), {"search_val": 0.3, "select": 0.15}, "search_train", seed=0)

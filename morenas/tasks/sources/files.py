@@ -1,20 +1,18 @@
-"""Local files: JSON lines, JSON, CSV, TSV and Parquet."""
+"""Local files of a task: which there are, in one piece or in several."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Callable
+import re
 from pathlib import Path
-from typing import Any, Literal
 
-from morenas.base.errors import InputError, suggest
+from morenas.base.errors import InputError
 from morenas.base.files import sha256
-from morenas.tasks.sources.raw import Raw, RawRow, Table
+from morenas.tasks.sources.raw import Raw, Table
+from morenas.tasks.sources.tables import READERS, ending, read_table, stem_of
 from morenas.tasks.spec import TaskSpec
 
-TEST_STEMS = ("validation", "test")
+TEST_STEMS = ("validation", "dev", "test")
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")  # as the hub and Spark call the pieces of a file
 
 
 def read_files(spec: TaskSpec) -> Raw:
@@ -24,35 +22,25 @@ def read_files(spec: TaskSpec) -> Raw:
         InputError: If a folder or file is missing, of an unknown type, or not what the ending of its name says.
     """
     folder = _folder(spec)
-    train = None if spec.train_split is None else _train(folder, spec.train_file)
-    tests = {name: folder / file for name, file in spec.test_files.items()} if spec.test_files else _tests(folder)
-    paths = [*([train] if train else []), *tests.values()]
-    tables = {path: read_table(path) for path in dict.fromkeys(paths)}
+    train = () if spec.train_split is None else _train(folder, spec.train_file)
+    tests = _named_tests(folder, spec.test_files) if spec.test_files else _tests(folder)
+    tables = {
+        path: read_table(path) for path in dict.fromkeys((*train, *(p for paths in tests.values() for p in paths)))
+    }
     provenance = {
         "source": "files",
         "data_dir": str(folder),
         "files": {path.name: {"sha256": sha256(path), "rows": len(table.rows)} for path, table in tables.items()},
     }
-    return Raw(tables[train] if train else None, {name: tables[path] for name, path in tests.items()}, provenance)
+    joined = {name: _joined([tables[path] for path in paths]) for name, paths in tests.items()}
+    return Raw(_joined([tables[path] for path in train]) if train else None, joined, provenance)
 
 
-def read_table(path: Path) -> Table:
-    """Read one file, in the format that the ending of its name says.
-
-    Raises:
-        InputError: Naming the file and, where there is one, the line.
-    """
-    if path.suffix not in READERS:
-        raise InputError(f"{path}: cannot be read as data; its name must end in one of {', '.join(READERS)}.")
-    if not path.is_file():
-        there = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
-        raise InputError(
-            f"{path}: there is no such file{suggest(path.name, there)}. There are: {', '.join(there[:12])}"
-        )
-    table = READERS[path.suffix](path)
-    if not table.rows:
-        raise InputError(f"{path}: holds no examples.")
-    return table
+def _joined(tables: list[Table]) -> Table:
+    if len(tables) == 1:
+        return tables[0]
+    name = f"{tables[0].name} to {tables[-1].name}"
+    return Table(name, [row for table in tables for row in table.rows], shards=tuple(tables))
 
 
 def _folder(spec: TaskSpec) -> Path:
@@ -67,118 +55,76 @@ def _folder(spec: TaskSpec) -> Path:
     return inner if not _with_stem(folder, "train") and inner.is_dir() else folder
 
 
-def _train(folder: Path, name: str | None) -> Path:
-    return folder / name if name else _only(folder, "train")
+def _train(folder: Path, name: str | None) -> tuple[Path, ...]:
+    return _matching(folder, name) if name else _only(folder, "train")
 
 
-def _with_stem(folder: Path, stem: str) -> list[Path]:
-    """Files called ``stem`` or ``stem_<something>``, of a known type."""
-    return sorted(
-        p for p in folder.iterdir() if p.suffix in READERS and (p.stem == stem or p.stem.startswith(f"{stem}_"))
-    )
+def _named_tests(folder: Path, names: dict[str, str]) -> dict[str, tuple[Path, ...]]:
+    return {name: _matching(folder, file) for name, file in names.items()}
 
 
-def _only(folder: Path, stem: str) -> Path:
-    found = [path for path in _with_stem(folder, stem) if path.stem == stem]
-    if len(found) == 1:
-        return found[0]
-    there = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "nothing"
-    wanted = "more than one file is called" if found else "there is no file called"
+def _matching(folder: Path, name: str) -> tuple[Path, ...]:
+    """The file of a name, or all that a name with ``*`` fits."""
+    if "*" not in name:
+        return (folder / Path(name).expanduser(),)
+    found = tuple(sorted(path for path in folder.glob(name) if path.is_file()))
+    if not found:
+        raise InputError(f"{folder / name}: there is no such file. There is: {_listed(folder)}")
+    return found
+
+
+def _with_stem(folder: Path, stem: str) -> dict[str, tuple[Path, ...]]:
+    """Files called ``stem`` or ``stem_<something>``, of a known type, by that name: each whole or in pieces.
+
+    Raises:
+        InputError: If a piece is missing, or two files have one name.
+    """
+    found: dict[str, dict[str, list[Path]]] = {}
+    for path in sorted(folder.iterdir()):
+        name = stem_of(path)
+        if (piece := _SHARD.fullmatch(name)) is not None:
+            name = piece[1]
+        if ending(path) in READERS and (name == stem or name.startswith(f"{stem}_")):
+            whole = f"{name}-of-{piece[3]}{ending(path)}" if piece else path.name
+            found.setdefault(name, {}).setdefault(whole, []).append(path)
+    for name, files in found.items():
+        if len(files) > 1:
+            key = "train_file" if stem == "train" else "test_files"
+            raise InputError(
+                f"{folder}: more than one file is called {name}.* ({', '.join(files)}); name the one to read by "
+                f"task.{key}."
+            )
+        _check_pieces(folder, *files.values())
+    return {name: tuple(paths) for name, files in found.items() for paths in files.values()}
+
+
+def _check_pieces(folder: Path, paths: list[Path]) -> None:
+    pieces = [piece for path in paths if (piece := _SHARD.match(path.name)) is not None]
+    if pieces and sorted(int(piece[2]) for piece in pieces) != list(range(int(pieces[0][3]))):
+        raise InputError(
+            f"{folder}: {pieces[0][1]} is in {int(pieces[0][3])} pieces, and there are {len(pieces)} "
+            f"({', '.join(path.name for path in paths[:3])}); copy them all, each once."
+        )
+
+
+def _only(folder: Path, stem: str) -> tuple[Path, ...]:
+    if found := _with_stem(folder, stem).get(stem):
+        return found
     raise InputError(
-        f"{folder}: {wanted} {stem}.* ({', '.join(READERS)}); name it by task.train_file. There is: {there}"
+        f"{folder}: there is no file called {stem}.* ({', '.join(READERS)}); name it by task.train_file. There is: "
+        f"{_listed(folder)}"
     )
 
 
-def _tests(folder: Path) -> dict[str, Path]:
+def _tests(folder: Path) -> dict[str, tuple[Path, ...]]:
     for stem in TEST_STEMS:
         if found := _with_stem(folder, stem):
-            return {path.stem.replace(stem, "test", 1): path for path in found}
-    there = ", ".join(sorted(p.name for p in folder.iterdir())[:12])
+            return {name.replace(stem, "test", 1): paths for name, paths in found.items()}
     raise InputError(
-        f"{folder}: there is neither validation.* nor test.*; name it by task.test_files. There is: {there}"
+        f"{folder}: there is neither validation.*, dev.* nor test.*; name it by task.test_files. There is: "
+        f"{_listed(folder)}"
     )
 
 
-def _text(path: Path) -> str:
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise InputError(
-            f"{path}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8."
-        ) from error
-
-
-def _read_jsonl(path: Path) -> Table:
-    rows, lines = [], []
-    # Not splitlines: it also cuts at characters such as U+2028, which texts may hold.
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        if line.strip():
-            rows.append(_parse(line, f"{path}, line {number}"))
-            lines.append(number)
-    return Table(path.name, rows, lines)
-
-
-def _parse(text: str, place: str) -> RawRow:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{place}: not JSON ({error}).") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{place}: a row must be a JSON object, this is a {type(value).__name__}.")
-    return value
-
-
-def _read_json(path: Path) -> Table:
-    try:
-        value = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON ({error}); a file of one object a line is called .jsonl.") from error
-    rows = value.get("data") if isinstance(value, dict) else value
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f'{path}: must hold a list of objects, or an object with such a list under "data".')
-    return Table(path.name, rows)
-
-
-def _read_separated(separator: str) -> Callable[[Path], Table]:
-    def read(path: Path) -> Table:
-        # In TSV files quotes are plain text, as in GLUE's own files.
-        quoting: Literal[0, 3] = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
-        text = io.StringIO(_text(path), newline="")
-        reader = csv.DictReader(text, delimiter=separator, quoting=quoting, strict=True)
-        rows, lines = [], []
-        try:
-            for row in reader:
-                if None in row or None in row.values():
-                    raise InputError(
-                        f"{path}, line {reader.line_num}: has another number of fields than the header "
-                        f"({len(reader.fieldnames or [])})."
-                    )
-                rows.append(dict(row))
-                lines.append(reader.line_num)
-        except csv.Error as error:
-            raise InputError(f"{path}, line {reader.line_num}: {error}.") from error
-        return Table(path.name, rows, lines)
-
-    return read
-
-
-def _read_parquet(path: Path) -> Table:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a whole Parquet file ({error}).") from error
-    return Table(path.name, rows)
-
-
-READERS: dict[str, Callable[[Path], Table]] = {
-    ".jsonl": _read_jsonl,
-    ".json": _read_json,
-    ".csv": _read_separated(","),
-    ".tsv": _read_separated("\t"),
-    ".parquet": _read_parquet,
-}
+def _listed(folder: Path) -> str:
+    return ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "nothing"

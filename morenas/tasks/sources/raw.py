@@ -16,14 +16,20 @@ class Table:
         name: What messages call it, such as the file's name.
         rows: One mapping of column to value an example.
         lines: Line of each row in its file; empty where rows have no lines.
+        shards: The tables that it was joined from, in order; empty where it was not.
     """
 
     name: str
     rows: list[RawRow]
     lines: list[int] = field(default_factory=list)
+    shards: tuple[Table, ...] = ()
 
     def place(self, index: int) -> str:
         """Where a row is, for messages."""
+        for shard in self.shards:
+            if index < len(shard.rows):
+                return shard.place(index)
+            index -= len(shard.rows)
         return f"{self.name}, line {self.lines[index]}" if self.lines else f"{self.name}, row {index}"
 
 

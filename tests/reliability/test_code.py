@@ -1,0 +1,130 @@
+"""Pickles and code in the places where a file can hide them: none runs."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hostile import safetensors
+from omegaconf import OmegaConf
+from tiny_runs import composed
+
+from morenas.base.errors import InputError
+from morenas.base.tensors import load_tensors
+from morenas.models import load_pretrained
+from morenas.run.directory import RunDirectory
+from morenas.run.reading import read_record
+from morenas.tasks.sources.tables import READERS, read_table
+from morenas.tracking.report import write_report
+
+
+class Evil:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Path:
+    """What is there once code has run."""
+    mark = tmp_path / "code-ran"
+    pickle.loads(pickle.dumps(Evil(mark)))
+    assert mark.exists()  # the trap works
+    mark.unlink()
+    return mark
+
+
+def attempt(read: Callable[[], object], mark: Path) -> None:
+    """Read: it may be refused, in whatever words the reader has; no code may run."""
+    try:
+        read()
+    except Exception as error:
+        assert not isinstance(error, AssertionError)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("ending", READERS)
+def test_no_pickle_in_a_data_file_runs(ending: str, mark: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"train{ending}"
+    path.write_bytes(pickle.dumps(Evil(mark)))
+    attempt(lambda: read_table(path), mark)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_no_pickle_in_a_checkpoint_of_tensors_runs(protocol: int, mark: Path, tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    for data in (
+        pickle.dumps(Evil(mark), protocol=protocol),
+        safetensors({"__metadata__": {"info": pickle.dumps(Evil(mark), protocol=0).decode("latin-1")}}),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(InputError):
+            load_tensors(path)
+        assert not mark.exists()
+
+
+def test_no_pickle_among_the_weights_of_a_model_runs(mark: Path, tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    torch.save({"a": Evil(mark)}, folder / "pytorch_model.bin")
+    attempt(lambda: load_pretrained(str(folder), num_labels=2), mark)
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("key", ["AutoConfig", "AutoModel", "AutoModelForSequenceClassification", "AutoTokenizer"])
+def test_no_code_of_a_model_folder_runs(
+    file: str, key: str, mark: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # whoever is asked, says yes
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / "evil.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\nclass Evil: pass\n")
+    document = json.loads((folder / file).read_text())
+    names = ["evil.Evil", "evil.Evil"] if key == "AutoTokenizer" else "evil.Evil"
+    (folder / file).write_text(json.dumps({**document, "model_type": "evil", "auto_map": {key: names}}))
+    attempt(lambda: load_pretrained(str(folder), num_labels=2), mark)
+    (folder / file).write_text(json.dumps({**document, "auto_map": {key: names}}))
+    attempt(lambda: load_pretrained(str(folder), num_labels=2), mark)
+
+
+def test_no_pickle_in_a_trajectory_runs(mark: Path, tmp_path: Path) -> None:
+    (tmp_path / "search").mkdir()
+    objects: Any = np.array([Evil(mark)], dtype=object)
+    np.savez(tmp_path / "search" / "trajectory.npz", probs=objects, groups=objects, choices=objects)
+    results = {"task": "t", "model": {"name": "m"}, "methods": [{"metrics": {}}], "phases": [], "budget": None}
+    attempt(lambda: write_report(tmp_path, results), mark)
+
+
+@pytest.mark.parametrize("text", ["!!python/object/apply:pathlib.Path.touch", "!!python/object/new:os.system"])
+def test_no_tag_of_a_yaml_runs(text: str, mark: Path) -> None:
+    attempt(lambda: OmegaConf.create(f"a: {text} [{mark}]"), mark)
+
+
+def test_what_stands_in_a_runs_record_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interpolation would read the environment of whoever goes on with another's run."""
+    from morenas.run.composing import to_config
+    from morenas.run.directory import literal
+    from morenas.search.config import SearchRunConfig
+
+    monkeypatch.setenv("SECRET", "of mine")
+    config = composed("search", ["+task=demo"])
+    directory = RunDirectory(tmp_path / "run")
+    directory.begin("search", config, ["+task=demo"])
+    path = tmp_path / "run" / ".hydra" / "run.json"
+    document = json.loads(path.read_text())
+    for text in ("${oc.env:SECRET}", "a ${oc.env:SECRET} b", "\\${oc.env:SECRET}", "${", "${nothing}"):
+        document["config"]["tracking"]["wandb"]["project"] = text
+        path.write_text(json.dumps(document))
+        again = to_config(OmegaConf.create(literal(read_record(tmp_path / "run").config)), SearchRunConfig)
+        assert again.tracking.wandb.project == text
