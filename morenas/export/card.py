@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -40,25 +41,38 @@ def write_card(folder: Path, exported: Exported, base: str, run: FinishedRun | N
         run: The run that trained it, for task, metric and command.
     """
     name, licence = public_name(base), base_licence(base)
+    values = {
+        "title": TITLES[exported.form].format(base=name),
+        "base": name,
+        "licence": licence,
+        "form": exported.form,
+        "causal": exported.causal,
+        "loader": "AutoModelForCausalLM" if exported.causal else "AutoModelForSequenceClassification",
+        "modules": _modules(exported),
+        "truncated": bool(exported.errors),
+        "rank": max(exported.ranks.values(), default=None),
+        "vocabulary": exported.vocabulary,
+        **(_of_run(run) if run else {"results": None}),
+    }
     card = ModelCard.from_template(
         _metadata(exported, name, licence, run),
         template_str=TEMPLATE.read_text(encoding="utf-8"),
-        title=TITLES[exported.form].format(base=name),
-        base=name,
-        licence=licence,
-        form=exported.form,
-        causal=exported.causal,
-        loader="AutoModelForCausalLM" if exported.causal else "AutoModelForSequenceClassification",
-        modules=_modules(exported),
-        truncated=bool(exported.errors),
-        rank=max(exported.ranks.values(), default=None),
         unread=exported.unread,
         way_out=way_out(exported.unread),
-        vocabulary=exported.vocabulary,
         pooled=POOLED if run is not None and run.pooling == "mean" else "",
-        **(_of_run(run) if run else {"results": None}),
+        **as_text(values),
     )
     card.save(folder / CARD)
+
+
+def as_text(value: Any) -> Any:
+    """Values in which no text can leave its line, its cell or its code span, or be HTML."""
+    if isinstance(value, str):
+        one_line = re.sub(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+", " ", value)
+        return one_line.replace("`", "'").replace("|", "/").replace("<", "(")
+    if isinstance(value, Mapping):
+        return {as_text(name): as_text(item) for name, item in value.items()}
+    return [as_text(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def public_name(base: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ from morenas.tracking.wandb import NAME_LENGTH
 
 CONFIGS = Path(config_directory())
 TRUST = "model.trust_remote_code"
+PLACES = ("hydra.run.dir", "hydra.sweep.dir")
+DEFAULT_PLACE = "runs"  # of configs/hydra/morenas.yaml
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,8 @@ def _launch(command: Command, words: Sequence[str]) -> None:
     elif (directory := _resumed_directory(words)) is not None:
         _resume(command, directory, words)
     else:
-        _start(command, words)
+        with _no_empty_folders(words):
+            _start(command, words)
 
 
 def _start(command: Command, words: Sequence[str]) -> None:
@@ -118,6 +122,23 @@ def _start(command: Command, words: Sequence[str]) -> None:
         raise InputError(
             f"{' '.join(words)}: makes no configuration ({error}); a group is chosen by name: training=default."
         ) from error
+
+
+@contextlib.contextmanager
+def _no_empty_folders(words: Sequence[str]) -> Iterator[None]:
+    """Remove what Hydra made for a run that is then refused: the folders that were not there, where they are empty."""
+    chosen = [word.partition("=")[2].strip("'\"") for word in words if key_of(word) in PLACES]
+    folders = [Path(value.partition("${")[0]) for value in chosen or [DEFAULT_PLACE]]
+    absent = [path for folder in folders for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, InputError, _JobRefused, SystemExit) as error:
+        if not isinstance(error, SystemExit) or error.code == REFUSED:
+            for path in absent:
+                for folder, _, _ in os.walk(path, topdown=False):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(folder)  # one that holds something stays
+        raise
 
 
 def _job(command: Command, composed: DictConfig) -> float:

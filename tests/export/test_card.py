@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
+from run_documents import RESULTS, ROW
 from tiny_exports import export, refused
 from tiny_runs import read
 
+from morenas.export.card import write_card
+from morenas.export.forms import Exported
+from morenas.run.reading import FinishedRun
 from morenas.space import Architecture
 
 
@@ -50,3 +54,16 @@ def test_a_truncated_export_tells_its_error(found: Path, tmp_path: Path, capsys:
     assert {read(tmp_path / "out" / "adapter_config.json")["r"]} == {1}
     text = (tmp_path / "out" / "README.md").read_text()
     assert "best approximation" in text and "before it was truncated" in text and "model-index" not in text
+
+
+@pytest.mark.parametrize("name", ["a\n# b", "a | b", "`b", "```\n# b", "<script>", "{{ 1 + 1 }}", "---\n# b", "a: b"])
+def test_no_name_of_a_run_breaks_the_card(name: str, tmp_path: Path) -> None:
+    row = {**ROW, "metrics": {name: {name: 0.5}}}
+    results = {**RESULTS, "task": name, "metric": name, "command": name, "methods": [row]}
+    write_card(tmp_path, Exported("lora", False), "base", FinishedRun(tmp_path, results, {"task": {"kind": name}}))
+    card: Any = ModelCard((tmp_path / "README.md").read_text())
+    body = card.text.split("# A LoRA", 1)[1]
+    assert "# b" not in body.splitlines() and "<script" not in body and body.count("```") % 2 == 0
+    (line,) = [line for line in body.splitlines() if "0.5000" in line]
+    assert line.count("|") == 4
+    assert card.data.eval_results[0].dataset_type == name

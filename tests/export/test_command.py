@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import plain_peft
 import pytest
@@ -22,7 +23,11 @@ from tiny_runs import CommandLine, read
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 import morenas
+from morenas.base.errors import InputError
+from morenas.export.command import ADAPTER_FILES, ExportConfig, write
+from morenas.export.command import export as run_export
 from morenas.models import load_pretrained
+from morenas.run.reading import FinishedRun
 
 
 def test_without_morenas_every_export_has_the_run_s_metric_to_the_last_digit(
@@ -265,3 +270,40 @@ def test_the_demo_has_the_same_metric_in_every_form(command: CommandLine, forked
     exports = [(form, tmp_path / form, base) for form in ("lora", "merged")]
     theirs = plain(forked, exports, tmp_path / "test.jsonl", tmp_path)
     assert [accuracy for accuracy, _ in theirs] == [measured(tmp_path / "run")] * 2
+
+
+TAKEN = ["", " ", ".", "..", "/", "{here}", "{here}/..", "{here}/file", "{here}/full", "{here}/link"]
+
+
+@pytest.mark.parametrize("out", TAKEN)
+def test_a_folder_that_an_export_cannot_become_is_refused_before_the_run_is_read(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "full" / "x").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="out="):
+        run_export(ExportConfig(run=str(tmp_path / "no-run"), to="lora", out=out.format(here=tmp_path)))
+
+
+def test_an_export_copies_the_files_that_it_knows_and_nothing_that_links_lead_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("morenas.export.base.load_run_base", lambda run, base: SimpleNamespace(model=None))
+    monkeypatch.setattr("morenas.models.is_causal", lambda model: False)
+    adapter, out, secret = tmp_path / "run" / "adapter", tmp_path / "out", tmp_path / "secret"
+    adapter.mkdir(parents=True)
+    out.mkdir()
+    secret.write_text("of mine")
+    for name in (*ADAPTER_FILES, "notes.txt"):
+        (adapter / name).write_text(name)
+    (adapter / "more").symlink_to(secret)
+    run = FinishedRun(tmp_path / "run", {"methods": [{"name": "lora"}]}, {})
+    config = ExportConfig(run=str(run.path), to="lora", out=str(out))
+    write(run, config, out)
+    assert {path.name: path.read_text() for path in out.iterdir()} == {name: name for name in ADAPTER_FILES}
+    (adapter / ADAPTER_FILES[1]).unlink()
+    (adapter / ADAPTER_FILES[1]).symlink_to(secret)
+    with pytest.raises(InputError, match=r"adapter_model\.safetensors: is a link"):
+        write(run, config, out)

@@ -17,6 +17,7 @@ from morenas.base.errors import RunError
 
 FEW = ["search.steps=3", "training.max_steps=2", "training.evals=1"]
 ROOT = Path(__file__).parents[2]
+LORA = ["method=lora", "model.name_or_path=demo", "tracking=local"]
 
 
 def process(words: list[str], directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -164,3 +165,30 @@ def test_work_that_is_cut_off_says_how_to_go_on(
         done = command("search", *words)
         assert done.status == status and said in done.err
     assert (tmp_path / "run" / ".hydra" / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    "place", [[], ["hydra.run.dir=a/b/c"], ["hydra.run.dir='a/b/c'"], ["hydra.run.dir=a/${seed}/c"]]
+)
+def test_a_refused_run_leaves_no_folder(
+    command: CommandLine, place: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = command("finetune", "+task=files", "task.text_columns=[text]", "task.data_dir=gone", *LORA, *place)
+    assert done.status == 2 and "gone" in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_data_are_refused_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"text": "a", "label": 0}\n{"text": "b", "label": ""}\n')
+    (tmp_path / "test.jsonl").write_text('{"text": "c", "label": 0}\n')
+    words = ["+task=files", "task.text_columns=[text]", f"task.data_dir={tmp_path}", "model.name_or_path=demo"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = process(["morenas.search", *words], tmp_path, "-X", "importtime")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 2 and "train.jsonl, line 2: the label is missing" in done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert not imported & {"torch", "transformers", "datasets", "wandb", "peft"}
+    # Processor time: the machine may be busy with other things.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["test.jsonl", "train.jsonl"]

@@ -143,3 +143,20 @@ def test_wrong_input_is_one_line_and_status_2(
     line = capsys.readouterr().err
     assert stop.value.code == 2 and line.startswith("morenas: error: ") and line.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [["out=~/a", "places=[~/b,c]"], ["--out", "~/a", "--places", "~/b", "c"]])
+def test_home_is_known_wherever_a_value_begins_with_it(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    found = parse(COMMAND, words)
+    assert found.out == "/home/me/a" and tuple(found.places) == ("/home/me/b", "c")
+
+
+def test_a_path_that_holds_an_equals_sign_is_shown_as_it_can_be_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lr=1 b").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"lr: there is no such key.*given as '\./lr=1 b'\."):
+        parse(COMMAND, ["out=x", "lr=1 b"])
+    assert list(parse(COMMAND, ["out=x", "./lr=1 b"]).places) == ["./lr=1 b"]
