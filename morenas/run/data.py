@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 
@@ -12,9 +14,9 @@ from morenas.tasks.encode import encode
 from morenas.tasks.load import Task
 from morenas.tasks.metrics import needs_generation
 from morenas.tasks.prompts import encode_records
-from morenas.tasks.read import place_of
+from morenas.tasks.read import Checked, place_of
 from morenas.tasks.spec import TaskSpec
-from morenas.tasks.spelling import SpelledToken
+from morenas.tasks.spelling import SpelledToken, check_spelling
 
 
 class EncodedTask:
@@ -60,20 +62,36 @@ class EncodedTask:
             self._tests[name] = self._encode(test, self.task.test_specs[name], train=False)
         return self._tests[name]
 
-    def check_texts(self) -> None:
+    def check_texts(self, checked: Checked) -> None:
         """Encode every split now, so that a text that cannot be used is refused before the search and not hours later.
 
+        Test sets of classifiers are cut to length, and left for later: only what their texts spell is looked at.
+
+        Args:
+            checked: The task's examples.
         Raises:
             InputError: Naming the record.
         """
         _ = self.search_train, self.search_val, self.final_train, self.select
-        for name, test in self.task.tests.items():
-            self.test(name, test)
+        if self.task.spec.causal:
+            for name, test in self.task.tests.items():
+                self.test(name, test)
+            return
+        with self._placed():
+            for examples in checked.tests.values():
+                columns = [[example[column] for example in examples] for column in self.task.spec.text_columns]
+                check_spelling(self.tokenizer, *columns)
 
     def _encode(self, dataset: datasets.Dataset, spec: TaskSpec, train: bool = True) -> datasets.Dataset:
-        try:
+        with self._placed():
             if spec.causal:
                 return encode_records(dataset, self.tokenizer, spec, train)
             return encode(dataset, self.tokenizer, spec.text_columns, spec.max_length)
+
+    @contextmanager
+    def _placed(self) -> Iterator[None]:
+        """Say of a text that spells a special token where it stands."""
+        try:
+            yield
         except SpelledToken as error:
-            raise error.at(place_of(self.task.spec, error.text) or spec.name) from error
+            raise error.at(place_of(self.task.spec, error.text) or self.task.spec.name) from error

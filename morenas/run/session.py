@@ -70,7 +70,7 @@ class Session:
             pretrained = self.base.get()
             self.fingerprint = pretrained.fingerprint
             self.data = EncodedTask(self.task, pretrained.tokenizer)
-            self.data.check_texts()
+            self.data.check_texts(checked)
         self._check_inputs({"data": self.task.provenance["fingerprint"], "model": self.fingerprint})
         for note in (*self.task.notes, *pretrained.notes):
             self.observer.message(note)

@@ -15,6 +15,7 @@ from morenas.run.data import EncodedTask
 from morenas.tasks.encode import EncodedBatches, encode
 from morenas.tasks.load import RECORDS, load_task
 from morenas.tasks.prompts import encode_records
+from morenas.tasks.read import read_examples
 from morenas.tasks.spec import TaskSpec
 from morenas.tasks.spelling import SpelledToken
 
@@ -120,6 +121,8 @@ def test_the_row_that_spells_a_mark_is_named(tiny_task: Path, tmp_path: Path) ->
         (tmp_path / f"{split}.jsonl").write_text((tiny_task / f"{split}.jsonl").read_text())
     with (tmp_path / "validation.jsonl").open("a") as file:
         file.write('{"text": "a cat [SEP]", "label": 1}\n')
-    task = load_task(TaskSpec("task", ("text",), ("accuracy",), data_dir=str(tmp_path)), seed=0)
+    spec = TaskSpec("task", ("text",), ("accuracy",), data_dir=str(tmp_path))
+    checked = read_examples(spec, seed=0)
+    task = load_task(spec, 0, checked)
     with pytest.raises(InputError, match=r"^validation\.jsonl, line 41: 'a cat \[SEP\]' spells"):
-        EncodedTask(task, tiny_tokenizer()).check_texts()
+        EncodedTask(task, tiny_tokenizer()).check_texts(checked)
