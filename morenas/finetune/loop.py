@@ -208,14 +208,7 @@ class _Run(TrainerCallback):
         if last is None:
             return None
         self._check_identity(last, verify(last))
-        kinds: dict[str, Kinds] = {"step": int, "history": list, "loss_since_eval": (int, float)}
-        progress = read_object(last / PROGRESS, "checkpoint", kinds)
-        self.logged_at = progress["step"]
-        # A metric that is undefined is null in JSON.
-        self.history = [
-            {name: math.nan if value is None else value for name, value in of.items()} for of in progress["history"]
-        ]
-        self.loss_since_eval = progress["loss_since_eval"]
+        self.logged_at, self.history, self.loss_since_eval = _read_progress(last / PROGRESS)
         for step in self._best_step():
             verify(checkpoint_folder(self.directory, step))
         return last
@@ -259,3 +252,16 @@ class _Run(TrainerCallback):
         adapter, head = count_parameters(self.model, self.head)
         metrics = {name: value for name, value in best.items() if name not in ("step", "loss")}
         return FinetuneResult(metrics, int(best["step"]), self.total, self.history, adapter, head)
+
+
+def _read_progress(path: Path) -> tuple[int, list[dict[str, float]], float]:
+    """The step of a checkpoint, the evaluations before it, and the loss since the last of them."""
+    kinds: dict[str, Kinds] = {"step": int, "history": list, "loss_since_eval": (int, float)}
+    progress = read_object(path, "checkpoint", kinds)
+    for entry in progress["history"]:
+        check_fields(entry if isinstance(entry, dict) else {}, {"step": int}, f"{path}: the checkpoint")
+    history = [
+        {name: math.nan if value is None else value for name, value in entry.items()}  # undefined is null in JSON
+        for entry in progress["history"]
+    ]
+    return progress["step"], history, progress["loss_since_eval"]
