@@ -14,7 +14,7 @@ from peft import AdaLoraConfig, PeftModel
 from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_data
 from torch import nn
 
-from morenas.base.errors import InputError, RunError
+from morenas.base.errors import RunError
 from morenas.finetune.checkpoints import last_checkpoint
 from morenas.finetune.evaluate import ClassifierScorer
 from morenas.finetune.loop import FinetuneData, finetune
@@ -109,7 +109,7 @@ def test_the_batch_named_holds_the_example(tmp_path: Path) -> None:
     from morenas.tasks.encode import EncodedBatches
 
     data = poisoned(tiny_data(regression=True))
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(RunError) as caught:
         finetune(tiny_adapted(Full(), num_labels=1), data, SETTINGS, tmp_path, Recorder())
     batches = EncodedBatches(data.train, data.tokenizer, SETTINGS.batch_size, derive(0, "finetune", "batches"))
     number = int(str(caught.value).partition("batch ")[2].partition(")")[0].partition(":")[0])
@@ -125,7 +125,7 @@ def test_the_last_good_checkpoint_stays_when_the_loss_diverges(tmp_path: Path) -
                 torch.nn.init.constant_(dict(model.named_parameters())["classifier.weight"], float("inf"))
 
     model = tiny_adapted(Full())
-    with pytest.raises(InputError, match=r"step 8 of 12 .*kept: .*checkpoint-6"):
+    with pytest.raises(RunError, match=r"step 8 of 12 .*kept: .*checkpoint-6"):
         finetune(model, tiny_data(), SETTINGS, tmp_path, Diverging())
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-6"
 
