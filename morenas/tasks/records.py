@@ -8,7 +8,7 @@ from typing import Any
 
 from morenas.base.errors import InputError, suggest
 from morenas.tasks.answers import as_number
-from morenas.tasks.classes import plain_value, shortened, spelled
+from morenas.tasks.classes import plain_value, shortened
 from morenas.tasks.labels import Example, checked_text, require_columns
 from morenas.tasks.metrics import needs_generation
 from morenas.tasks.sources.raw import RawRow, Table
@@ -154,7 +154,7 @@ def _checked_answer(table: Table, index: int, value: Any) -> str:
 def _answer(value: Any) -> str:
     """An answer as text; in JSON it may be a number or a truth value."""
     plain = plain_value(value)
-    return "" if plain is None else spelled(plain) if isinstance(plain, bool | int | float | str) else str(plain)
+    return "" if plain is None else str(value).lower() if isinstance(value, bool) else str(value).strip()
 
 
 def _own_choices(instruction: Any) -> list[str]:

@@ -14,7 +14,7 @@ import plain_peft
 import pytest
 import torch
 from forked import Forked
-from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model
+from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_adapters import logits, more_config
 from tiny_exports import ADAPTER, baseline, difference, export, measured, native, outputs, plain, refused
@@ -290,19 +290,23 @@ def test_a_folder_that_an_export_cannot_become_is_refused_before_the_run_is_read
 def test_an_export_copies_the_files_that_it_knows_and_nothing_that_links_lead_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("morenas.export.base.load_run_base", lambda run, base: SimpleNamespace(model=None))
-    monkeypatch.setattr("morenas.models.is_causal", lambda model: False)
+    monkeypatch.setattr("morenas.export.base.load_run_base", lambda *_: SimpleNamespace(model=None))
+    monkeypatch.setattr("morenas.export.forms.is_causal", lambda model: False)
+    monkeypatch.setattr("morenas.export.forms.unread", lambda folder: ())
     adapter, out, secret = tmp_path / "run" / "adapter", tmp_path / "out", tmp_path / "secret"
     adapter.mkdir(parents=True)
     out.mkdir()
     secret.write_text("of mine")
-    for name in (*ADAPTER_FILES, "notes.txt"):
+    LoraConfig(r=2, target_modules=["query"]).save_pretrained(str(adapter))
+    for name in (ADAPTER_FILES[1], "notes.txt"):
         (adapter / name).write_text(name)
     (adapter / "more").symlink_to(secret)
     run = FinishedRun(tmp_path / "run", {"methods": [{"name": "lora"}]}, {})
     config = ExportConfig(run=str(run.path), to="lora", out=str(out))
     write(run, config, out)
-    assert {path.name: path.read_text() for path in out.iterdir()} == {name: name for name in ADAPTER_FILES}
+    assert {path.name: path.read_text() for path in out.iterdir()} == {
+        name: (adapter / name).read_text() for name in ADAPTER_FILES
+    }
     (adapter / ADAPTER_FILES[1]).unlink()
     (adapter / ADAPTER_FILES[1]).symlink_to(secret)
     with pytest.raises(InputError, match=r"adapter_model\.safetensors: is a link"):
