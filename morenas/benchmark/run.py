@@ -222,7 +222,7 @@ def _run_of(row: BenchmarkRow) -> tuple[str, int]:
 
 def _one_run(ran: Sequence[_Ran], known: Sequence[BenchmarkRow], seed: int) -> float:
     """Trainings that our one run of this seed took in all; 0 where it was not run."""
-    runs = [one.found.details for one in ran if (one.method, one.seed) == (OURS, seed)]
+    runs: list[Mapping[str, float]] = [one.found.details for one in ran if (one.method, one.seed) == (OURS, seed)]
     runs += [row.details for row in known if _run_of(row) == (OURS, seed)]
     return runs[0].get("one_run_cost", 0.0) if runs else 0.0
 
