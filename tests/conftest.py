@@ -113,10 +113,10 @@ def doors(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, Any], None]:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny BERT without a head, and its tokenizer."""
+    """A folder with a tiny BERT of one layer without a head, and its tokenizer."""
     from tiny_models import save_tiny
 
-    return save_tiny("bert", tmp_path_factory.mktemp("tiny-bert"))
+    return save_tiny("bert", tmp_path_factory.mktemp("tiny-bert"), num_hidden_layers=1)
 
 
 @pytest.fixture(scope="session")
@@ -129,10 +129,10 @@ def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of a tiny causal language model."""
+    """A folder of a tiny causal language model of one layer."""
     from tiny_models import save_tiny_causal
 
-    return save_tiny_causal(tmp_path_factory.mktemp("models") / "llama", "llama")
+    return save_tiny_causal(tmp_path_factory.mktemp("models") / "llama", "llama", num_hidden_layers=1)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -90,18 +91,32 @@ MOMENTS: dict[str, Moment] = {
 """In the order in which one run meets them."""
 
 
-def killed_at(moments: list[Moment], directory: Path, words: list[str]) -> dict[str, Any]:
-    """Kill one run at each of the moments, resume it each time, and let it finish; its outcome."""
-    kills, child = [], start([*words, f"hydra.run.dir={directory}"])
+def killed_at(moments: list[Moment], directory: Path, words: list[str]) -> dict[str, Any] | None:
+    """Kill one run at each of the moments, resume it each time, and let it finish; its outcome.
+
+    None where the run ended before one of them.
+    """
+    child = start([*words, f"hydra.run.dir={directory}"])
     for moment in moments:
-        kills.append(kill_when(child, moment, directory))
+        if not kill_when(child, moment, directory):
+            return None
         child = start([f"resume={directory}"])
     finish(child)
-    return outcome(directory, kills)
+    return outcome(directory, kills=len(moments))
 
 
-def outcome(directory: Path, kills: list[bool]) -> dict[str, Any]:
-    """What must be equal, and which of the kills hit a run at work."""
+def killed_at_random(directory: Path, words: list[str], whole: float) -> dict[str, Any]:
+    """As ``killed_at``, at two random moments of a run of so many seconds; sooner, where it was quicker than that."""
+    while True:
+        drawn = [after(random.uniform(0.1, 0.35) * whole) for _ in range(2)]
+        if found := killed_at(drawn, directory, words):
+            return found
+        shutil.rmtree(directory)
+        whole /= 2
+
+
+def outcome(directory: Path, kills: int = 0) -> dict[str, Any]:
+    """What must be equal, and how many kills hit the run at work."""
     results = json.loads((directory / "results.json").read_text())
     logs = [json.loads(line) for line in (directory / "search" / "metrics.jsonl").read_text().splitlines()]
     return {
@@ -124,11 +139,10 @@ def main() -> None:
     finish(start([*words, f"hydra.run.dir={root / 'never'}"]))
     whole = time.monotonic() - began
     chosen = [*MOMENTS.values()]
-    drawn = [after(random.uniform(0.1, 0.35) * whole) for _ in range(2)]
     found = {
-        "never": outcome(root / "never", []),
+        "never": outcome(root / "never"),
         "at each moment": killed_at(chosen, root / "chosen", words),
-        "at random": killed_at(drawn, root / "random", words),
+        "at random": killed_at_random(root / "random", words, whole),
     }
     print(json.dumps(found))
 

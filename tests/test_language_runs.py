@@ -87,7 +87,7 @@ SEARCHED = ["gpt2", "gemma", "gpt_neox"]
 
 @pytest.mark.parametrize("family", SEARCHED)
 def test_a_family_is_searched(command: CommandLine, records: Path, tmp_path: Path, family: str) -> None:
-    model = save_tiny_causal(tmp_path / family, family)
+    model = save_tiny_causal(tmp_path / family, family, num_hidden_layers=1)
     done = command("search", *record_words(records, model, tmp_path / "run"), *SEARCH)
     assert done.status == 0, done.err
     assert results(tmp_path / "run")["methods"][0]["adapter_params"] > 0
@@ -100,7 +100,7 @@ def test_a_family_is_searched(command: CommandLine, records: Path, tmp_path: Pat
 def test_every_baseline_is_measured_in_the_same_harness(
     command: CommandLine, records: Path, tmp_path: Path, method: str, family: str
 ) -> None:
-    model = save_tiny_causal(tmp_path / family, family)
+    model = save_tiny_causal(tmp_path / family, family, num_hidden_layers=1)
     done = command("finetune", *record_words(records, model, tmp_path / "run"), f"method={method}")
     assert done.status == 0, done.err
     (row,) = results(tmp_path / "run")["methods"]

@@ -235,6 +235,7 @@ def test_a_run_directory_that_is_taken(command: CommandLine, words: list[str], t
     assert command("search", *words).status == 0
     before = (tmp_path / "run" / "results.json").read_bytes()
     assert refused(command("search", *words), "complete")
+    assert refused(command("search", f"resume={tmp_path / 'run'}"), "complete")
     assert (tmp_path / "run" / "results.json").read_bytes() == before
     (tmp_path / "run" / "results.json").unlink()
     assert refused(command("search", *words), f"resume={tmp_path / 'run'}")
@@ -326,7 +327,7 @@ def test_an_architecture_that_does_not_fit(
     command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path, spoil: str
 ) -> None:
     path = tmp_path / "architecture.json"
-    name = f"bert.encoder.layer.{7 if spoil == 'model' else 1}.attention.self.query"
+    name = f"bert.encoder.layer.{7 if spoil == 'model' else 0}.attention.self.query"
     Architecture("tiny", "cyclic", {name: ModuleShape(2, 1, 16, 16)}, 0.1, {"params": 100, "request": {}}).to_json(path)
     if spoil == "version":
         path.write_text(path.read_text().replace("morenas.architecture/1", "morenas.architecture/9"))

@@ -17,11 +17,10 @@ from morenas.run.directory import RunDirectory
 
 
 @pytest.fixture(scope="module")
-def killed(
-    forked: Forked, tmp_path_factory: pytest.TempPathFactory, tiny_task: Path, tiny_model: Path
-) -> dict[str, object]:
+def killed(forked: Forked, tmp_path_factory: pytest.TempPathFactory, tiny_task: Path) -> dict[str, object]:
     root = tmp_path_factory.mktemp("killed")
-    words = [*task_words(tiny_task, tiny_model), *SEARCH_WORDS]
+    model = save_tiny("bert", root / "model")  # of two layers: a run of one is over before it can be killed
+    words = [*task_words(tiny_task, model), *SEARCH_WORDS]
     here = Path(__file__).parent
     done = forked(here / "kill_a_search.py", root, str(root), *words, path=[here.parent])
     assert done.returncode == 0, done.stderr[-3000:]
@@ -29,8 +28,8 @@ def killed(
 
 
 def test_every_kill_hit_its_moment(killed: dict[str, dict[str, object]]) -> None:
-    assert killed["at each moment"]["kills"] == [True] * 4
-    assert killed["at random"]["kills"] == [True] * 2
+    assert killed["at each moment"] is not None, "the run ended before one of its kills"
+    assert (killed["at each moment"]["kills"], killed["at random"]["kills"]) == (4, 2)
 
 
 @pytest.mark.parametrize("moments", ["at each moment", "at random"])
@@ -53,15 +52,6 @@ def test_cut_off_while_its_report_is_written_a_run_still_gets_one(
     done = reporting_command("finetune", f"resume={tmp_path / 'run'}")
     assert done.status == 0, done.err
     assert (tmp_path / "run" / "report.html").exists() and (tmp_path / "run" / "results.json").exists()
-
-
-def test_resuming_a_finished_run_is_refused(
-    command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path
-) -> None:
-    assert command("search", *task_words(tiny_task, tiny_model, tmp_path / "run"), *SEARCH_WORDS).status == 0
-    done = command("search", f"resume={tmp_path / 'run'}")
-    assert done.status == 2
-    assert "complete" in done.err
 
 
 def test_a_run_that_another_process_is_at_work_on_is_left_alone(
@@ -124,7 +114,7 @@ def killed_after(module: str, name: str, patch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_language_model_s_run_goes_on_bit_for_bit(command: CommandLine, tmp_path: Path) -> None:
-    model, data = save_tiny_causal(tmp_path / "gpt2", "gpt2"), write_records(tmp_path / "records")
+    model, data = save_tiny_causal(tmp_path / "gpt2", "gpt2", num_hidden_layers=1), write_records(tmp_path / "records")
 
     def outcome(name: str, *kills: tuple[str, str]) -> tuple[object, ...]:
         words = [*record_words(data, model, tmp_path / name), *SEARCH_WORDS, "search.steps=6"]

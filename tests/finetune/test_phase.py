@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import tiny_classifier
+from tiny_models import save_tiny, shallow, tiny_classifier
 from tiny_runs import CommandLine, read, task_words
 
 from morenas.base.files import sha256
@@ -42,7 +42,9 @@ def test_parameters_and_targets_of_a_method_are_those_that_were_asked_for(
     command: CommandLine, words: list[str], tmp_path: Path
 ) -> None:
     given = ["method=lora", "method.rank=3", "method.alpha=5", "method.target_modules=[query,value]"]
-    done = command("finetune", *words, *given, "method.exclude_modules='.*layer.0.*value'")
+    model = f"model.name_or_path={save_tiny('bert', tmp_path / 'two-layers')}"
+    kept = [word for word in words if not word.startswith("model.name_or_path")]
+    done = command("finetune", *kept, model, *given, "method.exclude_modules='.*layer.0.*value'")
     assert done.status == 0, done.err
     adapter = read(tmp_path / "run" / "adapter" / "adapter_config.json")
     assert (adapter["peft_type"], adapter["r"], adapter["lora_alpha"]) == ("LORA", 3, 5)
@@ -62,7 +64,7 @@ def test_one_monarch_shape_is_trained_on_any_targets_and_exported(
     (row,) = read(tmp_path / "run" / "results.json")["methods"]
     adapter = read(tmp_path / "run" / "adapter" / "adapter_config.json")
     assert (adapter["nblocks"], adapter["blk_r"], adapter["link"]) == (4, 2, "monarch")
-    targets = target_linears(tiny_classifier(), ["query", "output.dense"], find_head(tiny_classifier()))
+    targets = target_linears(shallow(), ["query", "output.dense"], find_head(shallow()))
     assert row["adapter_params"] == sum(2 * (n + m) for n, m in targets.values())  # N blocks, r x (n + m) / N each
     assert method_words(row) == "MoRe, N=4 r=2"
     exported = export(ExportConfig(str(tmp_path / "run"), "lora", str(tmp_path / "lora")))

@@ -102,7 +102,13 @@ def test_no_pickle_in_a_trajectory_runs(mark: Path, tmp_path: Path) -> None:
     (tmp_path / "search").mkdir()
     objects: Any = np.array([Evil(mark)], dtype=object)
     np.savez(tmp_path / "search" / "trajectory.npz", probs=objects, groups=objects, choices=objects)
-    results = {"task": "t", "model": {"name": "m"}, "methods": [{"metrics": {}}], "phases": [], "budget": None}
+    results: dict[str, Any] = {
+        "task": "t",
+        "model": {"name": "m"},
+        "methods": [{"metrics": {}}],
+        "phases": [],
+        "budget": None,
+    }
     attempt(lambda: write_report(tmp_path, results), mark)
 
 

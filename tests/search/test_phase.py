@@ -234,8 +234,9 @@ def test_a_budget_may_be_counted_in_a_cost_that_a_plugin_brings(
 def test_adapters_go_to_the_modules_that_were_asked_for_and_their_lora_is_the_budget(
     command: CommandLine, words: list[str], given: list[str], endings: set[str], tmp_path: Path
 ) -> None:
-    kept = [word for word in words if not word.startswith("budget.fraction")]
-    done = command("search", *kept, "budget.fraction=0.75", *given)
+    kept = [word for word in words if not word.startswith(("budget.fraction", "model.name_or_path"))]
+    model = f"model.name_or_path={save_tiny('bert', tmp_path / 'two-layers')}"
+    done = command("search", *kept, model, "budget.fraction=0.75", *given)
     assert done.status == 0, done.err
     architecture, results = read(tmp_path / "run" / "architecture.json"), read(tmp_path / "run" / "results.json")
     assert {name.split(".")[-1] for name in architecture["modules"]} <= endings
