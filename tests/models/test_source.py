@@ -85,7 +85,7 @@ def test_a_header_of_another_kind_is_refused_by_file(folder: Path, header: objec
 def test_an_index_of_another_kind_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text("[]")
-    with pytest.raises(InputError, match="is no weight index"):
+    with pytest.raises(InputError, match="the weight index is no JSON object"):
         resolve_model(str(folder))
 
 

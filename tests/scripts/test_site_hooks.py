@@ -93,7 +93,7 @@ def test_every_setting_of_every_command_is_in_the_tables_once(monkeypatch: pytes
             assert f"\n| `{key}` | " in tables
     assert tables.count("| `task.source` |") == 1 and tables.count("| `space.nblocks` |") == 1
     for small in SMALL.values():
-        assert all(f"\n| `{field.name}` | " in tables for field in fields(small.settings))
+        assert all(f"\n| `{field.name.rstrip('_')}` | " in tables for field in fields(small.settings))
     assert "(to be set)" in tables and "`budget` | `custom`, `twentieth_of_lora32` |" in tables
 
 

@@ -201,7 +201,7 @@ def test_a_play_off_trains_each_on_the_same_batches_after_the_searchs_own_and_is
     own = 12 * micro
     assert train.numbers == [*range(own), *3 * list(range(own, own + 2 * micro))]
     assert select.numbers == 3 * list(range(measure.DECISIVE_BATCHES))
-    assert max(val.numbers) < start.SPECTRUM_BATCHES
+    assert max(val.numbers) < measure.MEASURED_BATCHES
 
 
 def test_the_winner_of_a_play_off_brings_the_weights_that_it_was_trained_to() -> None:
