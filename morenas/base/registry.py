@@ -16,6 +16,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from morenas.base.builtin import BUILTIN, NEEDS
+from morenas.base.consent import require_consent
 from morenas.base.errors import InputError, suggest
 from morenas.base.plain import plain, settings_of
 
@@ -54,9 +55,14 @@ class Registry:
         Args:
             key: The setting that the name was given for; None for the kind.
         Raises:
-            InputError: With the nearest name and all there are.
+            InputError: With the nearest name and all there are; or if it would be imported, and the user has not
+                named its module.
         """
-        if ":" not in name and name not in self._targets and name not in self.names():
+        if name in self._targets:
+            return
+        if ":" in name:
+            _require_consent([name.partition(":")[0]], f"{key or self.kind}={name}")
+        elif name not in self.names():
             known = self.names()
             raise InputError(
                 f"{key or self.kind}={name}: there is no such {self.kind}{suggest(name, known)}. "
@@ -166,8 +172,10 @@ def load_plugins(modules: Iterable[str]) -> None:
     """Import modules that register what they bring.
 
     Raises:
-        InputError: If one cannot be imported.
+        InputError: If one cannot be imported, or a run's record alone names it.
     """
+    modules = list(modules)
+    _require_consent(modules, f"plugins=[{','.join(modules)}]")
     for module in modules:
         try:
             import_module(module)
@@ -188,6 +196,12 @@ def load_installed_plugins() -> None:
             raise InputError(
                 f"plug-in '{point.name}' ({point.value}): cannot be imported ({error}); fix or remove its package."
             ) from error
+
+
+def _require_consent(modules: Iterable[str], who: str) -> None:
+    """As ``require_consent``; what an installed package brings by an entry point is loaded whatever a record says."""
+    installed = {point.module for point in entry_points(group=GROUP)}
+    require_consent([module for module in modules if module not in installed], who)
 
 
 def _imported(target: str, kind: str) -> Any:

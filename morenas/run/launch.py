@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from morenas.base.consent import NAMED, named, only
 from morenas.base.errors import InputError, RunError
 from morenas.models.quiet import quiet_quantizers
 from morenas.run import plugins
@@ -39,6 +40,7 @@ from morenas.tracking.wandb import NAME_LENGTH
 
 CONFIGS = Path(config_directory())
 TRUST = "model.trust_remote_code"
+PLUGINS = "plugins"
 PLACES = ("hydra.run.dir", "hydra.sweep.dir")
 DEFAULT_PLACE = "runs"  # of configs/hydra/morenas.yaml
 
@@ -68,6 +70,7 @@ def launch(command: Command) -> None:
     """Do what the command line says."""
     words = sys.argv[1:] = [at_home(word) for word in sys.argv[1:]]
     quiet_quantizers()
+    NAMED.clear()
     # Hydra then raises its errors, so that they become one line and the right exit status.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -168,14 +171,15 @@ def _job(command: Command, composed: DictConfig) -> float:
 
 
 def _resume(command: Command, path: Path, words: Sequence[str]) -> None:
-    if extra := [word for word in words if key_of(word) not in ("resume", TRUST)]:
+    if extra := [word for word in words if key_of(word) not in ("resume", TRUST, PLUGINS)]:
         raise InputError(
             f"resume={path}: a resumed run keeps its own configuration; leave out {' '.join(extra)}, or start a "
             "new run."
         )
     record = read_unfinished(path, command.name)
     check_trust(path, record, words)
-    _execute(command, to_config(OmegaConf.create(literal(record.config)), command.schema), RunDirectory(path))
+    with only(typed("resume", path), plugins.named_by(words)):
+        _execute(command, to_config(OmegaConf.create(literal(record.config)), command.schema), RunDirectory(path))
 
 
 def check_trust(path: Path, record: RunRecord, words: Sequence[str]) -> None:
@@ -197,7 +201,8 @@ def check_trust(path: Path, record: RunRecord, words: Sequence[str]) -> None:
 def _execute(command: Command, config: Any, directory: RunDirectory) -> float:
     """Do the work; if it is cut off, say how to go on."""
     trusted = f" {TRUST}=true" if config.model.trust_remote_code else ""
-    go_on = f"go on with: python -m morenas.{command.name} {typed('resume', directory.path)}{trusted}"
+    modules = f" {named(NAMED)}" if NAMED else ""
+    go_on = f"go on with: python -m morenas.{command.name} {typed('resume', directory.path)}{trusted}{modules}"
     try:
         with directory.held():
             return command.execute(config, directory)

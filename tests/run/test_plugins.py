@@ -109,7 +109,7 @@ def test_a_module_that_is_not_there_is_refused(command: CommandLine, words: list
     assert done.status == 2 and "plugins=no_such_plugin: cannot be imported" in done.err
 
 
-def test_a_resumed_run_loads_its_plugins_again(
+def test_a_resumed_run_loads_its_plugins_again_once_they_are_named_again(
     command: CommandLine, plugin: str, tiny_task: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     words = [*task_words(tiny_task, tiny_model, tmp_path / "run"), *SEARCH_WORDS, "search.start=level"]
@@ -117,8 +117,11 @@ def test_a_resumed_run_loads_its_plugins_again(
         patch.setattr("morenas.finetune.stage.save_adapter", interrupt)
         begun = command("search", *words, f"plugins=[{plugin}]", "relaxation=powered", "relaxation.power=3")
         assert begun.status == 1, begun.err
+    go_on = begun.err.rpartition("python -m morenas.search ")[2].split()
+    assert go_on == [f"resume={tmp_path / 'run'}", f"'plugins=[{plugin}]'"]
     del registry("relaxation")._targets["powered"], sys.modules[plugin]
-    done = command("search", f"resume={tmp_path / 'run'}")
+    assert "name it too" in command("search", go_on[0]).err
+    done = command("search", go_on[0], go_on[1].strip("'"))
     assert done.status == 0, done.err
     searched = read(tmp_path / "run" / "architecture.json")["search"]
     assert searched["relaxation"] == {"name": "powered", "power": 3.0, "steps": [1, 2]}
