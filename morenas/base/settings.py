@@ -17,6 +17,8 @@ from morenas.base.registry import registry
 
 TEXTS = "texts"
 """In the metadata of a field that takes a list of texts and nothing else."""
+ONE_TEXT = ("str", "str | None")
+"""How the type of a field that takes a text is written."""
 
 
 def one_of(names: tuple[str, ...], default: Any) -> Any:
@@ -59,6 +61,8 @@ def check_name(declared: Field[Any], value: Any, key: str) -> None:
     """
     if value is None and declared.default is None:
         return
+    if declared.type in ONE_TEXT and isinstance(value, bool | int | float):
+        raise no_text(value, key)
     if declared.metadata.get(TEXTS):
         texts(value, key)
     elif "door" in declared.metadata:
@@ -84,12 +88,21 @@ def texts(value: Any, key: str) -> tuple[str, ...] | None:
         raise InputError(f"{key}={value!r}: must be a list: '{key}=[<name>,<name>]'.")
     listed = tuple(value)
     if wrong := [one for one in listed if not isinstance(one, str)]:
-        shown = "null" if wrong[0] is None else str(wrong[0]).lower()
-        raise InputError(
-            f"{key}: {shown} is no text. Unquoted, yes, no, true, null, 01 and 1e3 are read as truth values and "
-            f"""numbers; quote it: '{key}=["yes","no"]', or in a YAML file ["yes", "no"]."""
-        )
+        raise no_text(wrong[0], key, '["yes","no"]')
     return listed
+
+
+def no_text(value: Any, key: str, quoted: str = '"no"') -> InputError:
+    """The error of a value in the place of a text: it is no longer what the user wrote.
+
+    Args:
+        quoted: A right value, as it is written.
+    """
+    shown = "null" if value is None else str(value).lower()
+    return InputError(
+        f"{key}: {shown} is no text. Unquoted, yes, no, true, null, 01 and 1e3 are read as truth values and numbers; "
+        f"quote it: '{key}={quoted}', or in a YAML file {quoted}."
+    )
 
 
 def record(settings: Any) -> dict[str, Any]:

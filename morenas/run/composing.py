@@ -11,12 +11,12 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import AnyNode, DictConfig, OmegaConf, StringNode
 from omegaconf.errors import OmegaConfBaseException
 
 from morenas.base.errors import InputError
 from morenas.base.registry import registry
-from morenas.base.settings import check_names
+from morenas.base.settings import check_names, no_text
 from morenas.run.config import RunConfig
 from morenas.run.hydra_errors import explain, no_such_key
 from morenas.run.plugins import load
@@ -29,9 +29,9 @@ def register_schema(command: str, schema: Schema) -> None:
     """Make a command's schema and the resolvers known to Hydra.
 
     A section that chooses an object by name is left open: what keys it has depends on the choice, and ``to_config``
-    checks them.
+    checks them. Where a text is meant, any value is let through to it: OmegaConf would make the text 'False' of no.
     """
-    node = OmegaConf.structured(schema)
+    node = _taking_any_scalar(OmegaConf.structured(schema))
     for name in doors_of(schema):
         OmegaConf.set_struct(node[name], False)
     ConfigStore.instance().store(name=f"{command}_schema", node=node)
@@ -66,6 +66,7 @@ def to_config(composed: DictConfig, schema: Schema) -> Any:
     composed = untyped(composed)
     typed = typed_node(composed, schema)
     _check_keys(composed, typed, doors_of(schema))
+    _check_texts(composed, typed)
     try:
         merged = OmegaConf.merge(typed, composed)
         if missing := sorted(OmegaConf.missing_keys(composed) | OmegaConf.missing_keys(merged)):
@@ -147,9 +148,44 @@ def leaves(keys: Collection[str]) -> list[str]:
     return [key for key in keys if key not in sections]
 
 
+def text_keys(schema: Schema) -> set[str]:
+    """Every key that takes a text."""
+    return {key for key, node in _nodes(OmegaConf.structured(schema)) if isinstance(node, StringNode)}
+
+
 def known_keys(schema: Schema) -> list[str]:
     """Every key of a schema, but those that depend on what is chosen by name."""
     return sorted(declared(OmegaConf.structured(schema)))
+
+
+def _taking_any_scalar(node: DictConfig) -> DictConfig:
+    """The same schema with anything in the place of a text."""
+    for name in map(str, node):
+        child = node._get_node(name)
+        if isinstance(child, StringNode):
+            node._content[name] = AnyNode(child._value(), key=name, parent=node)  # type: ignore[index]
+        elif isinstance(child, DictConfig) and child:
+            _taking_any_scalar(child)
+    return node
+
+
+def _check_texts(composed: DictConfig, typed: DictConfig) -> None:
+    """Refuse a number or a truth value in the place of a text: it is no longer what the user wrote."""
+    meant = {key: node for key, node in _nodes(typed) if isinstance(node, StringNode)}
+    for key, node in _nodes(composed):
+        value = node._value() if key in meant else ""
+        if isinstance(value, bool | int | float) or (value is None and not meant[key]._is_optional()):
+            raise no_text(value, key)
+
+
+def _nodes(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key that no other stands below, and its node."""
+    for name in map(str, config):
+        child: Any = config._get_node(name)
+        if isinstance(child, DictConfig) and child:
+            yield from _nodes(child, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", child
 
 
 def _check_own_names(own: type[Any], taken: Collection[str], who: str) -> None:

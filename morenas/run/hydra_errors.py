@@ -6,7 +6,6 @@ every one of them.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from omegaconf.errors import OmegaConfBaseException
 
 from morenas.base.errors import suggest
+from morenas.run.quoting import for_hydra, key_of
 
 
 @dataclass(frozen=True)
@@ -82,17 +82,6 @@ def explain(
     return " ".join(lines)
 
 
-def at_home(word: str) -> str:
-    """A word with the home folder in the place of the ``~`` that its value begins with, quoted for Hydra."""
-    key, equals, value = word.partition("=")
-    quote = value[:1] if value[:1] in "'\"" and value[-1:] == value[:1] else ""
-    bare = value[len(quote) : len(value) - len(quote)]
-    if not equals or not bare.startswith("~"):
-        return word
-    paths = [bare] if quote else bare.split(",")  # of a sweep
-    return f"{key}={','.join(_for_hydra(os.path.expanduser(path)) for path in paths)}"
-
-
 def _unread(word: str) -> str:
     """Say how a value is written that Hydra's grammar does not read as it is."""
     if "=" not in word:
@@ -106,12 +95,7 @@ def _unread(word: str) -> str:
 def _quoted(word: str) -> str:
     """A word whose value is one text, as it is typed in a shell."""
     key, _, value = word.partition("=")
-    return shlex.quote(f"{key}={_for_hydra(value)}")
-
-
-def _for_hydra(text: str) -> str:
-    """A text in Hydra's quotes, in which only quotes, and backslashes before them, are escaped."""
-    return '"' + re.sub(r'(\\*)("|$)', lambda end: end[1] * 2 + ('\\"' if end[2] else ""), text) + '"'
+    return shlex.quote(f"{key}={for_hydra(value)}")
 
 
 def no_such_key(key: str, known: Collection[str], chosen: str = "") -> str:
@@ -128,11 +112,6 @@ def no_such_key(key: str, known: Collection[str], chosen: str = "") -> str:
     # The section is spelled right, so the last part decides: by the whole path every sibling would be near.
     near = suggest(key, [other for last, other in siblings.items() if suggest(name, [last])])
     return f"{wrong}{near or f'; {section} has ' + ', '.join(sorted(siblings))}."
-
-
-def key_of(word: str) -> str:
-    """The key that a word of the command line sets."""
-    return word.lstrip("+~").split("=")[0]
 
 
 def _of_key(key: str, said: str, known: Collection[str], words: Iterable[str]) -> str:

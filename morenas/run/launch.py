@@ -28,12 +28,14 @@ from morenas.run.composing import (
     groups_of,
     known_keys,
     register_schema,
+    text_keys,
     to_config,
 )
 from morenas.run.directory import RunDirectory, literal
 from morenas.run.ending import REFUSED, exit_status, fail, refuse
-from morenas.run.hydra_errors import at_home, explain, key_of
+from morenas.run.hydra_errors import explain
 from morenas.run.listing import HELP
+from morenas.run.quoting import at_home, kept_as_text, key_of
 from morenas.run.reading import RunRecord, read_unfinished, typed
 from morenas.run.usage import usage
 from morenas.tracking.wandb import NAME_LENGTH
@@ -68,7 +70,8 @@ class _JobRefused(Exception):
 
 def launch(command: Command) -> None:
     """Do what the command line says."""
-    words = sys.argv[1:] = [at_home(word) for word in sys.argv[1:]]
+    texts = {*text_keys(command.schema), *PLACES}
+    words = sys.argv[1:] = [kept_as_text(at_home(word), texts) for word in sys.argv[1:]]
     quiet_quantizers()
     NAMED.clear()
     # Hydra then raises its errors, so that they become one line and the right exit status.

@@ -20,7 +20,6 @@ from morenas.run.hydra_errors import (
     UNREAD,
     UNSET,
     Message,
-    at_home,
     explain,
     no_such_key,
 )
@@ -117,22 +116,3 @@ def readable(word: str) -> bool:
 
 def test_a_word_that_a_blank_cut_off_says_how_to_keep_it() -> None:
     assert explain(said(["task.data_dir=/a", "b"]), []).startswith("b: give key=value; a value with a blank")
-
-
-@pytest.mark.parametrize(
-    ("word", "meant"),
-    [
-        ("task.data_dir=~/a b=c", ["/home/me/a b=c"]),
-        ('task.data_dir="~/a"', ["/home/me/a"]),
-        ("task.data_dir='~'", ["/home/me"]),
-    ],
-)
-def test_home_is_known_wherever_a_value_begins_with_it(
-    word: str, meant: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
-    composed_task = compose_words("search", ["+task=files", at_home(word)]).task
-    assert [composed_task.data_dir] == meant
-    assert at_home("task.data_dir=~/a,~/b") == 'task.data_dir="/home/me/a","/home/me/b"'
-    for other in ("~task", "seed=1", "task.name=a~b"):
-        assert at_home(other) == other
