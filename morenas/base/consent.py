@@ -1,8 +1,8 @@
 """Whose word it is that a module is imported.
 
-Modules are named in command lines and in the records of runs. A command line is its user's own: what it names is
-imported. A record may be anybody's, and importing a module runs its code: of what a record names, only those modules
-are imported that its user names too.
+Modules are named in command lines, in the records of runs and in YAML files. A command line is its user's own: what it
+names is imported. A file may be anybody's, and importing a module runs its code: of what a file names, only those
+modules are imported that the user names too.
 """
 
 from __future__ import annotations
@@ -17,40 +17,41 @@ from morenas.base.errors import InputError
 
 @dataclass(frozen=True)
 class Reading:
-    """A run's record that is being read, and what its user trusts.
+    """Files that are being read, and what their user trusts.
 
     Attributes:
-        word: The word that names the run, such as "resume=<run directory>".
+        word: The word that names them, such as "resume=<run directory>".
+        file: What they are: "record" or "YAML file".
         granted: Modules that the user has named.
     """
 
     word: str
+    file: str
     granted: Collection[str]
 
 
 NAMED: set[str] = set()
 """Modules that names have brought into this command; whoever goes on with its run names them again."""
-_record: Reading | None = None
+_reading: Reading | None = None
 
 
 @contextlib.contextmanager
-def only(word: str, granted: Collection[str]) -> Iterator[None]:
-    """Import, of the modules that a run's record names, those alone that the user has named.
+def only(word: str, file: str, granted: Collection[str]) -> Iterator[None]:
+    """Import, of the modules that files name, those alone that the user has named.
 
     Args:
-        word: The word that names the run, for the message.
-        granted: What the user has named.
+        word, file, granted: As of ``Reading``.
     """
-    global _record
-    _record = Reading(word, granted)
+    global _reading
+    _reading = Reading(word, file, granted)
     try:
         yield
     finally:
-        _record = None
+        _reading = None
 
 
 def require_consent(modules: Iterable[str], who: str) -> None:
-    """Refuse modules that a run's record names and its user does not.
+    """Refuse modules that a file names and its user does not.
 
     Args:
         who: The setting that names them.
@@ -58,11 +59,11 @@ def require_consent(modules: Iterable[str], who: str) -> None:
         InputError: With what to type where they are trusted.
     """
     modules = list(modules)
-    if _record is not None and (missing := sorted({*modules} - {*_record.granted})):
+    if _reading is not None and (missing := sorted({*modules} - {*_reading.granted})):
         raise InputError(
-            f"{_record.word}: its record sets {who}, and importing {' and '.join(missing)} runs code. A record may be "
-            f"anybody's, so nothing that it names is imported by itself: where you trust that code, name it too: "
-            f"{_record.word} {named({*_record.granted, *missing})}."
+            f"{_reading.word}: a {_reading.file} there sets {who}, and importing {' and '.join(missing)} runs code. A "
+            f"{_reading.file} may be anybody's, so nothing that it names is imported by itself: where you trust that "
+            f"code, name it too: {_reading.word} {named({*_reading.granted, *missing})}."
         )
     NAMED.update(modules)
 

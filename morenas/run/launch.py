@@ -33,6 +33,7 @@ from morenas.run.composing import (
 )
 from morenas.run.directory import RunDirectory, literal
 from morenas.run.ending import REFUSED, exit_status, fail, refuse
+from morenas.run.folders import checked_folders
 from morenas.run.hydra_errors import explain
 from morenas.run.listing import HELP
 from morenas.run.quoting import at_home, kept_as_text, key_of
@@ -104,7 +105,7 @@ def _launch(command: Command, words: Sequence[str]) -> None:
     elif (directory := _resumed_directory(words)) is not None:
         _resume(command, directory, words)
     else:
-        with _no_empty_folders(words):
+        with _no_empty_folders(words), checked_folders(words):
             _start(command, words)
 
 
@@ -181,7 +182,7 @@ def _resume(command: Command, path: Path, words: Sequence[str]) -> None:
         )
     record = read_unfinished(path, command.name)
     check_trust(path, record, words)
-    with only(typed("resume", path), plugins.named_by(words)):
+    with only(typed("resume", path), "record", plugins.named_by(words)):
         _execute(command, to_config(OmegaConf.create(literal(record.config)), command.schema), RunDirectory(path))
 
 

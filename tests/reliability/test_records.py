@@ -96,7 +96,7 @@ def test_no_module_that_a_record_names_is_imported(
     run = begun(tmp_path / "run", name, words, changes)
     done = command(name, f"resume={run}")
     assert done.status == 2 and len(done.err.splitlines()) == 1, done.err
-    assert f"resume={run}: its record sets " in done.err and f"resume={run} 'plugins=[{EVIL}]'" in done.err
+    assert f"resume={run}: a record there sets " in done.err and f"resume={run} 'plugins=[{EVIL}]'" in done.err
     assert not evil.exists()
 
 
@@ -125,7 +125,7 @@ def test_a_module_of_an_installed_plug_in_needs_no_word(monkeypatch: pytest.Monk
 
     point = EntryPoint("mine", "my_package.doors", "morenas.plugins")
     monkeypatch.setattr("morenas.base.registry.entry_points", lambda group: [point])
-    with consent.only("resume=run", []):
+    with consent.only("resume=run", "record", []):
         registry("selection").check("my_package.doors:Mine")
         with pytest.raises(ValueError, match=r"importing my_package\.others runs code"):
             registry("selection").check("my_package.others:Mine")
