@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hydra._internal import config_loader_impl as composition
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.defaults_list import Overrides
 from hydra.core.config_store import ConfigStore
 from hydra.core.default_element import ResultDefault
@@ -30,8 +31,10 @@ def keep() -> None:
     """
     patch = pytest.MonkeyPatch()
     patch.setattr(composing, "doors_of", cache(composing.doors_of))
-    patch.setattr(launch, "register_schema", cache(launch.register_schema))
+    for name in ("register_schema", "text_keys", "known_keys"):
+        patch.setattr(launch, name, cache(getattr(launch, name)))
     patch.setattr(composition, "create_defaults_list", _chosen_files)
+    patch.setattr(CachingConfigRepository, "__init__", _repository_of_its_own)
     patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", _said_by_files)
 
 
@@ -45,6 +48,11 @@ def _chosen_files(repo: Any, config_name: str | None, overrides_list: Sequence[A
         return _lists[key]
     values = Overrides(repo, list(overrides_list)).config_overrides
     return replace(_lists[key], config_overrides=values)
+
+
+def _repository_of_its_own(self: CachingConfigRepository, delegate: Any) -> None:
+    """Hydra copies every schema that is stored; a list of sources of its own is enough."""
+    self.delegate, self.cache = copy.copy(delegate), {}
 
 
 def _offered(stored: dict[str, Any]) -> list[str]:

@@ -22,11 +22,11 @@ FAMILIES = ["bert", "gpt2", "llama"]  # nn.Linear, Conv1D, rectangular projectio
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_hundred_cycles_with_dropout_leave_the_frozen_weights_bit_identical(family: str) -> None:
+def test_twenty_cycles_with_dropout_leave_the_frozen_weights_bit_identical(family: str) -> None:
     model = adapted(Tiny(family, causal=False, layers=1), dropout=0.1)
     before = base_weights(model)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
-    for cycle in range(100):
+    for cycle in range(20):
         model.train()
         model(**tiny_batch(seed=cycle)).loss.backward()
         optimizer.step()

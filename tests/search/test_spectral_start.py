@@ -135,7 +135,9 @@ def test_logits_after_the_warm_up_prefer_the_shapes_that_were_planted() -> None:
 
     asked: list[str] = []
     space = build_space({"left": (16, 16), "right": (16, 16)}, [1, 2, 4], [0, 1, 2])
-    settings = SearchSettings(steps=200, warmup=200, learning_rate=2e-2, weight_decay=0.0, selection=select)
+    settings = SearchSettings(
+        steps=200, warmup=200, learning_rate=2e-2, weight_decay=0.0, selection=select, measurements=10
+    )
 
     def loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         return (model(batch["x"]) - batch["y"]).square().mean()
