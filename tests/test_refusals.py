@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -194,6 +195,42 @@ def test_data_that_are_wrong(
     words = task_words(data, tiny_model, tmp_path / "run")
     assert refused(command("search", *words, *SEARCH_WORDS, "task.label_names=[no,yes]"), *said)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_refused_begins_no_dashboard(
+    command: CommandLine, words: list[str], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it leave a run directory: data, model, device, targets and budget are all looked at before."""
+    monkeypatch.setattr("morenas.tracking.wandb.choose_mode", pytest.fail)
+    spelled, model = write_task(tmp_path / "spelled"), shutil.copytree(tiny_model, tmp_path / "model")
+    (model / "tokenizer.json").write_text('{"model": {}}')
+    with (spelled / "validation.jsonl").open("a") as file:
+        file.write('{"text": "the dog [SEP]", "label": 1}\n')
+    for change, said in (
+        (f"task.data_dir={spelled}", "validation.jsonl, line 41: 'the dog [SEP]' spells"),
+        (f"model.name_or_path={model}", "tokenizer cannot be loaded"),
+        ("device=nowhere", "device=nowhere"),
+        ("space.target_modules=[qury]", "qury"),
+        ("budget.fraction=0.0001", "smallest"),
+    ):
+        assert refused(command("search", *changed(words, [change, "tracking=wandb"])), said)
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(pytest.fail.Exception):
+        command("search", *changed(words, ["tracking=wandb"]))
+
+
+def test_what_is_wrong_in_files_is_refused_without_torch(tiny_model: Path, tmp_path: Path) -> None:
+    """So within a second or two of the processor."""
+    data = write_task(tmp_path / "data")
+    with (data / "train.jsonl").open("a") as file:
+        file.write('{"text": "the dog [SEP]", "label": 1}\n')
+    argv = ["morenas.search", *task_words(data, tiny_model, tmp_path / "run")]
+    code = f"import sys; sys.argv = {argv!r}\nfrom morenas.run.launch import launch\n"
+    code += "from morenas.search.phase import COMMAND\ntry: launch(COMMAND)\n"
+    code += "finally: print([name for name in ('torch', 'transformers', 'wandb') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and "train.jsonl, line 161: 'the dog [SEP]' spells" in done.stderr
+    assert done.stdout.strip() == "[]"
 
 
 def test_text_that_is_not_utf8_names_the_file(command: CommandLine, tiny_model: Path, tmp_path: Path) -> None:

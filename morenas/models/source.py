@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,7 @@ from morenas.base.files import read_object
 from morenas.base.hub import Need, require_hub
 
 DEMO = "demo"
+PICKLE = b"\x80"  # its first byte
 WAYS_OUT = (
     "use local files (model.name_or_path=<folder> with config.json, weights and tokenizer) "
     "or the packaged model (+task=demo)"
@@ -26,6 +28,9 @@ _WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+_ADAPTER = "adapter_config.json"
+_JSON = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+"""What transformers reads of a folder beside config.json, where it is there; its errors come late and name no file."""
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 _HUB_ID = re.compile(r"(?!\.{1,2}/)[\w.-]+(/[\w.-]+)?")
 
@@ -118,6 +123,14 @@ def _folder(name: str, path: Path) -> ModelSource:
         raise _lacks(name, path, "weights (model.safetensors or pytorch_model.bin)")
     if not any(next(path.glob(pattern), None) for pattern in _TOKENIZERS):
         raise _lacks(name, path, "a tokenizer (tokenizer.json, vocab.txt, vocab.json or a sentencepiece model)")
+    for file in _JSON:
+        if (path / file).exists():
+            read_object(path / file, "tokenizer's file", foreign=True)
+    if (path / _ADAPTER).exists():
+        raise InputError(
+            f"Model '{name}': the folder {path} holds an adapter too ({_ADAPTER}), which transformers would put onto "
+            "the model without a word; merge it into the model, or move its files to a folder of their own."
+        )
     shards = _shards(weights)
     for shard in shards:
         _check_whole(name, shard)
@@ -147,6 +160,7 @@ def _check_whole(name: str, shard: Path) -> None:
     if not shard.is_file():
         raise _lacks(name, shard.parent, f"weight file {shard.name}, which its index names")
     if shard.suffix != ".safetensors":
+        _check_torch_file(name, shard)
         return
     try:
         # The library compares the header with the file's size: one that was cut or padded is refused.
@@ -157,3 +171,14 @@ def _check_whole(name: str, shard: Path) -> None:
             f"Model '{name}': {shard} is no safetensors file, is cut short or damaged ({shard.stat().st_size:,} bytes: "
             f"{error}); copy it again."
         ) from error
+
+
+def _check_torch_file(name: str, shard: Path) -> None:
+    """Refuse a file that torch has not written, or not to its end: an archive, or before torch 1.6 a pickle."""
+    with shard.open("rb") as file:
+        old = file.read(1) == PICKLE
+    if not old and not zipfile.is_zipfile(shard):
+        raise InputError(
+            f"Model '{name}': {shard} is no file of torch's, or is cut short ({shard.stat().st_size:,} bytes); copy it "
+            "again."
+        )

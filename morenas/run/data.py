@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 
@@ -14,9 +12,9 @@ from morenas.tasks.encode import encode
 from morenas.tasks.load import Task
 from morenas.tasks.metrics import needs_generation
 from morenas.tasks.prompts import encode_records
-from morenas.tasks.read import Checked, place_of
+from morenas.tasks.read import Checked, check_marks, placed
 from morenas.tasks.spec import TaskSpec
-from morenas.tasks.spelling import SpelledToken, check_spelling
+from morenas.tasks.spelling import marks_of
 
 
 class EncodedTask:
@@ -77,21 +75,10 @@ class EncodedTask:
             for name, test in self.task.tests.items():
                 self.test(name, test)
             return
-        with self._placed():
-            for examples in checked.tests.values():
-                columns = [[example[column] for example in examples] for column in self.task.spec.text_columns]
-                check_spelling(self.tokenizer, *columns)
+        check_marks(marks_of(self.tokenizer), self.task.spec, checked, train=False)
 
     def _encode(self, dataset: datasets.Dataset, spec: TaskSpec, train: bool = True) -> datasets.Dataset:
-        with self._placed():
+        with placed(self.task.spec):
             if spec.causal:
                 return encode_records(dataset, self.tokenizer, spec, train)
             return encode(dataset, self.tokenizer, spec.text_columns, spec.max_length)
-
-    @contextmanager
-    def _placed(self) -> Iterator[None]:
-        """Say of a text that spells a special token where it stands."""
-        try:
-            yield
-        except SpelledToken as error:
-            raise error.at(place_of(self.task.spec, error.text) or self.task.spec.name) from error

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from morenas.base.hub import require_hub
+from morenas.models.marks import marks_in
 from morenas.models.pooling import check_pooling
 from morenas.models.source import hub_need, resolve_model
 from morenas.run.config import RunConfig
 from morenas.run.sections import fill
-from morenas.tasks.read import Checked, read_examples
+from morenas.tasks.read import Checked, check_marks, read_examples
 from morenas.tasks.spec import TaskSpec
 
 
@@ -23,8 +24,12 @@ def check_sources(config: RunConfig) -> Checked:
     spec = task_spec(config)
     needs = (spec.hub_need(), hub_need(config.model.name_or_path))
     require_hub(*(need for need in needs if need))
-    resolve_model(config.model.name_or_path)
-    return read_examples(spec, config.seed)
+    source = resolve_model(config.model.name_or_path)
+    checked = read_examples(spec, config.seed)
+    check_marks(
+        marks_in(source), spec, checked, train=spec.max_examples is None
+    )  # of a sample only what is drawn counts
+    return checked
 
 
 def task_spec(config: RunConfig) -> TaskSpec:

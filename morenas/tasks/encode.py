@@ -16,7 +16,7 @@ from morenas.base.errors import InputError
 from morenas.base.seeds import derive
 from morenas.tasks.batches import Epochs
 from morenas.tasks.prompts import IGNORED
-from morenas.tasks.spelling import check_spelling
+from morenas.tasks.spelling import check_spelling, marks_of
 
 POOL = 50  # batches whose examples are sorted by length together
 
@@ -35,7 +35,7 @@ def encode(
         InputError: If the tokenizer's special tokens alone fill ``max_length``, or a text spells one of them.
     """
     texts = [list(dataset[column]) for column in text_columns]
-    check_spelling(tokenizer, *texts)
+    check_spelling(marks_of(tokenizer), *texts)
     limit = min(max_length, tokenizer.model_max_length)
     special = tokenizer.num_special_tokens_to_add(pair=len(texts) == 2)
     if limit <= special:

@@ -10,8 +10,9 @@ from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from morenas.base.errors import InputError
+from morenas.tasks.records import RECORD_TEXTS
 from morenas.tasks.spec import TaskSpec
-from morenas.tasks.spelling import check_spelling
+from morenas.tasks.spelling import check_spelling, marks_of
 
 IGNORED = -100  # label of a token that carries no loss
 _TASK = "Below is an instruction that describes a task"
@@ -81,7 +82,7 @@ def encode_records(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, spec: T
         InputError: If records are too long and ``spec.truncate`` is false, with their number; if nothing would be
             left of a prompt; or if a text spells a special token.
     """
-    check_spelling(tokenizer, *(list(dataset[name]) for name in ("instruction", "input", "output", "answer")))
+    check_spelling(marks_of(tokenizer), *(list(dataset[name]) for name in RECORD_TEXTS))
     texts, chat = prompt_texts(dataset, tokenizer, spec)
     head = [] if chat else leading_tokens(tokenizer)
     prompts = [head + ids for ids in _tokens(tokenizer, texts)]

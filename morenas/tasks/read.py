@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,9 +11,10 @@ from morenas.base.errors import InputError
 from morenas.base.registry import registry
 from morenas.base.seeds import derive
 from morenas.tasks.labels import Example, check_examples, check_spread, find_classes
-from morenas.tasks.records import PROMPT, check_records, known_choices
+from morenas.tasks.records import PROMPT, RECORD_TEXTS, check_records, known_choices
 from morenas.tasks.sources.raw import Raw
 from morenas.tasks.spec import TaskSpec, of_part
+from morenas.tasks.spelling import SpelledToken, check_spelling
 from morenas.tasks.splits import sample_examples
 
 
@@ -55,6 +58,30 @@ def place_of(spec: TaskSpec, text: str) -> str | None:
                 if text in row.values():
                     return table.place(index)
     return None
+
+
+@contextmanager
+def placed(spec: TaskSpec) -> Iterator[None]:
+    """Say of a text that spells a special token where it stands."""
+    try:
+        yield
+    except SpelledToken as error:
+        raise error.at(place_of(spec, error.text) or spec.name) from error
+
+
+def check_marks(marks: Sequence[str], spec: TaskSpec, checked: Checked, train: bool = True) -> None:
+    """Refuse examples whose texts spell a token that marks where texts begin and end.
+
+    Args:
+        train: Look at the train split too.
+    Raises:
+        InputError: Naming the row.
+    """
+    columns = RECORD_TEXTS if spec.causal else spec.text_columns
+    splits = [*([checked.train] if train else []), *checked.tests.values()]
+    with placed(spec):
+        for examples in splits:
+            check_spelling(marks, *([str(example[column]) for example in examples] for column in columns))
 
 
 def _read(spec: TaskSpec) -> Checked:

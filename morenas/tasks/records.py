@@ -16,6 +16,7 @@ from morenas.tasks.spec import TaskSpec
 
 PROMPT = ("instruction", "input")
 """Fields that make up the prompt; examples of equal instruction and input are copies of each other."""
+RECORD_TEXTS = (*PROMPT, "output", "answer")
 LETTERS = "ABCDE"
 MOST_CHOICES = 64  # a column with more distinct answers is taken for free text
 _FORMAT = re.compile(r"Answer format:[ \t]*([^\n]*/[^\n]*)$", re.MULTILINE)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from morenas.base.errors import InputError
 from morenas.tasks.classes import shortened
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class SpelledToken(InputError):
@@ -33,20 +35,25 @@ class SpelledToken(InputError):
         return SpelledToken(self.text, self.token, self.count, place)
 
 
-def check_spelling(tokenizer: PreTrainedTokenizerBase, *columns: Sequence[str]) -> None:
+def marks_of(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Tokens of a tokenizer that mark where texts begin and end; those for what is unknown or masked are none."""
+    ends = {getattr(tokenizer, f"{name}_token", None) for name in ("bos", "eos", "sep", "cls", "pad")}
+    harmless = {tokenizer.unk_token, getattr(tokenizer, "mask_token", None)} - ends  # GPT-2 has one token for all
+    return [mark for mark in tokenizer.all_special_tokens if mark not in harmless]
+
+
+def check_spelling(marks: Sequence[str], *columns: Sequence[str]) -> None:
     """Refuse a text that spells a token which marks where texts begin and end.
 
     The model would take it for the mark: BART reads an example at its last one, and training teaches a language model
-    to stop there. Tokens for what is unknown or masked are let be.
+    to stop there.
 
     Args:
+        marks: Those tokens.
         columns: The texts of every example, one list a column.
     Raises:
         SpelledToken: With the first such text and how many there are.
     """
-    ends = {getattr(tokenizer, f"{name}_token", None) for name in ("bos", "eos", "sep", "cls", "pad")}
-    harmless = {tokenizer.unk_token, getattr(tokenizer, "mask_token", None)} - ends  # GPT-2 has one token for all
-    marks = [mark for mark in tokenizer.all_special_tokens if mark not in harmless]
     if not marks:
         return
     spelled = re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))))

@@ -16,19 +16,27 @@ from morenas.tracking.tracker import METHODS, Local, TrackedRun, Tracker
 class Trackers:
     """The run's own record and other trackers, called together.
 
-    An error of the record ends the run. A tracker that fails is reported once and not called again.
+    They are opened when there is something to tell them: a run that is refused before it begins to train leaves nothing
+    on a dashboard. An error of the record ends the run. A tracker that fails is reported once and not called again.
 
     Attributes:
+        run: What they follow.
         record: The JSON lines.
         others: Trackers that have not failed.
         notify: Shows a message to the user.
     """
 
-    def __init__(self, record: Tracker, others: Sequence[Tracker], notify: Callable[[str], None] = print) -> None:
-        self.record, self.others, self.notify = record, list(others), notify
+    def __init__(
+        self, run: TrackedRun, record: Tracker, others: Sequence[Tracker], notify: Callable[[str], None] = print
+    ) -> None:
+        self.run, self.record, self.others, self.notify = run, record, list(others), notify
+        self._opened = False
 
-    def open(self, run: TrackedRun) -> None:
-        self._each(lambda tracker: tracker.open(run))
+    def open(self) -> None:
+        """Open them, unless they are open."""
+        if not self._opened:
+            self._opened = True
+            self._each(lambda tracker: tracker.open(self.run))
 
     def start(self, phase: str, done: int) -> None:
         self._each(lambda tracker: tracker.start(phase, done))
@@ -46,9 +54,11 @@ class Trackers:
         self._each(lambda tracker: tracker.artifact(path, kind))
 
     def close(self, failed: bool) -> None:
-        self._each(lambda tracker: tracker.close(failed))
+        if self._opened:
+            self._each(lambda tracker: tracker.close(failed))
 
     def _each(self, call: Callable[[Tracker], None]) -> None:
+        self.open()
         call(self.record)
         for tracker in list(self.others):
             try:
@@ -83,7 +93,7 @@ class TrackedObserver:
 
 
 def build_trackers(run: TrackedRun, tracker: Any = "local", **settings: Any) -> Trackers:
-    """Open the run's own record, JSON lines, and the tracker that is chosen.
+    """The run's own record, JSON lines, and the tracker that is chosen.
 
     Args:
         run: What the trackers follow.
@@ -99,6 +109,4 @@ def build_trackers(run: TrackedRun, tracker: Any = "local", **settings: Any) -> 
             f"tracking={tracker}: has no {', '.join(lacking)}; a tracker is a subclass of morenas.tracking.Tracker, or "
             f"has its methods: {', '.join(METHODS)}."
         )
-    trackers = Trackers(JsonLines(run.directory), [] if isinstance(built, Local) else [built])
-    trackers.open(run)
-    return trackers
+    return Trackers(run, JsonLines(run.directory), [] if isinstance(built, Local) else [built])

@@ -142,14 +142,14 @@ def test_a_model_type_that_nobody_knows_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_pickle_of_weights_is_refused(tmp_path: Path) -> None:
     save_tiny("bert", tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    (tmp_path / "pytorch_model.bin").write_bytes(b"PK\x03\x04 cut short")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02 cut short")
     with pytest.raises(InputError, match="model cannot be loaded"):
         load_pretrained(str(tmp_path), 2)
 
 
 def test_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
     save_tiny("bert", tmp_path)
-    (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "model"')
+    (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "model": 1}')
     with pytest.raises(InputError, match="tokenizer cannot be loaded"):
         load_pretrained(str(tmp_path), 2)
 

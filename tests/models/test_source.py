@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_models import save_tiny
+from tiny_models import save_tiny, tiny_tokenizer
 
 from morenas.base.errors import InputError
 from morenas.base.hub import Need
 from morenas.models import hub_need, resolve_model
+from morenas.models.marks import marks_in
+from morenas.tasks.spelling import marks_of
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,46 @@ def test_weights_with_something_behind_them_are_refused_by_file(folder: Path) ->
         file.write(b"more")
     with pytest.raises(InputError, match=r"model\.safetensors .* damaged"):
         resolve_model(str(folder))
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 cut short", b"", b"version https://git-lfs.github.com/spec/v1"])
+def test_a_torch_file_cut_short_is_refused_by_file(folder: Path, content: bytes) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(InputError, match=r"pytorch_model\.bin is no file of torch's, or is cut short"):
+        resolve_model(str(folder))
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_whole_torch_file_is_found_of_whatever_age(folder: Path, old: bool) -> None:
+    import torch
+
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": torch.zeros(2)}, folder / "pytorch_model.bin", _use_new_zipfile_serialization=not old)
+    assert resolve_model(str(folder)).weights == (folder / "pytorch_model.bin",)
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"])
+def test_a_damaged_file_of_the_tokenizer_is_refused_by_name(folder: Path, file: str) -> None:
+    (folder / file).write_text('{"version": "1.0", "model"')
+    with pytest.raises(InputError, match=rf"{file}: the tokenizer's file is not JSON"):
+        resolve_model(str(folder))
+
+
+def test_an_adapter_beside_the_model_is_refused(folder: Path) -> None:
+    """transformers puts it onto the model: what is then searched is not what the folder's weights are."""
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="holds an adapter too"):
+        resolve_model(str(folder))
+
+
+def test_marks_are_read_from_the_files_of_the_tokenizer(folder: Path) -> None:
+    assert marks_in(resolve_model(str(folder))) == ["[SEP]", "[CLS]", "[PAD]"]
+    assert {*marks_in(resolve_model(str(folder)))} == {*marks_of(tiny_tokenizer())}
+    (folder / "special_tokens_map.json").write_text(
+        '{"eos_token": {"content": "</s>"}, "unk_token": "?", "bos_token": 1}'
+    )
+    assert marks_in(resolve_model(str(folder))) == ["</s>", "[SEP]", "[CLS]", "[PAD]"]
 
 
 def test_weights_of_other_content_are_refused(folder: Path) -> None:

@@ -26,6 +26,7 @@ ARCHITECTURE = Architecture(
     {"params": 1000, "request": {}},
     {},
 )
+RUN = TrackedRun(Path("run"), "name", {"seed": 0}, "search")
 
 
 class Broken:
@@ -41,7 +42,7 @@ class Broken:
 def test_a_tracker_that_fails_is_reported_once_and_left_out(tmp_path: Path) -> None:
     shown: list[str] = []
     broken: Any = Broken()
-    trackers = Trackers(JsonLines(tmp_path), [broken], shown.append)
+    trackers = Trackers(replace(RUN, directory=tmp_path), JsonLines(tmp_path), [broken], shown.append)
     trackers.start("search", 0)
     for step in range(3):
         trackers.log("search", step, {})
@@ -52,7 +53,9 @@ def test_a_tracker_that_fails_is_reported_once_and_left_out(tmp_path: Path) -> N
 
 def offline(directory: Path) -> Trackers:
     run = TrackedRun(directory, "demo-tiny-lora32-seed0", {"seed": 0}, "search")
-    return build_trackers(run, "wandb", mode="offline", project="tests", group="sweep")
+    trackers = build_trackers(run, "wandb", mode="offline", project="tests", group="sweep")
+    trackers.open()
+    return trackers
 
 
 def test_wandb_offline_takes_everything_and_says_how_to_send_it(
@@ -103,9 +106,6 @@ def test_a_start_that_fails_is_said_once_and_the_run_goes_on(
     trackers.close(failed=False)
 
 
-RUN = TrackedRun(Path("run"), "name", {"seed": 0}, "search")
-
-
 def test_local_leaves_the_json_lines_alone() -> None:
     assert build_trackers(RUN, "local").others == build_trackers(RUN).others == []
 
@@ -149,9 +149,20 @@ def test_a_tracker_of_one_s_own_gets_the_run_and_its_settings_by_name(tmp_path: 
 
 def test_an_object_or_a_place_stands_for_a_name() -> None:
     kept = Kept()
-    assert build_trackers(RUN, kept).others == [kept] and len(kept.seen) == 1
+    assert build_trackers(RUN, kept).others == [kept]
     (found,) = build_trackers(RUN, f"{__name__}:Kept", label="at").others
     assert isinstance(found, Kept) and found.label == "at"
+
+
+def test_trackers_are_opened_once_when_there_is_something_to_tell_them(tmp_path: Path) -> None:
+    kept, unused = Kept(), Kept()
+    build_trackers(replace(RUN, directory=tmp_path), unused).close(failed=True)
+    trackers = build_trackers(replace(RUN, directory=tmp_path), kept)
+    assert kept.seen == unused.seen == []
+    for phase in ("search", "finetune"):
+        trackers.start(phase, 0)
+    trackers.close(failed=False)
+    assert kept.seen == [f"search name {tmp_path} 0"]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,10 @@ ARCHITECTURE = Architecture(
 
 
 def build(directory: Path, mode: str) -> Trackers:
-    return build_trackers(TrackedRun(directory, "a run", {"seed": 41}, "search"), "wandb", mode=mode, project="tests")
+    run = TrackedRun(directory, "a run", {"seed": 41}, "search")
+    trackers = build_trackers(run, "wandb", mode=mode, project="tests")
+    trackers.open()
+    return trackers
 
 
 def written(directory: Path) -> bytes:
