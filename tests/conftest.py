@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,8 @@ def pytest_collection_finish() -> None:
         accelerate.gc = SimpleNamespace(collect=lambda: 0)  # type: ignore[attr-defined]
     if datasets := sys.modules.get("datasets.arrow_dataset"):  # which pickles every table to give it a name
         datasets.generate_fingerprint = lambda dataset: secrets.token_hex(8)  # type: ignore[attr-defined]
+    if jinja := sys.modules.get("jinja2.environment"):  # which compiles the template of a card for every adapter
+        jinja.Environment.compile = cache(jinja.Environment.compile)  # type: ignore[attr-defined]
     if (torch := sys.modules.get("torch")) and not torch.accelerator.is_available():
         for device in (torch.cuda, torch.xpu, torch.mtia):  # each notes the whole call stack at every seed
             device.manual_seed_all = lambda seed: None

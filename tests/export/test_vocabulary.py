@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from grids import in_turn
 from peft import PeftModel, get_peft_model
 from tiny_adapters import more_config
 from tiny_exports import ADAPTER, difference, outputs
@@ -124,8 +125,7 @@ def test_embeddings_that_are_the_base_s_own_are_left_out(base: Path, tie: bool, 
 FAMILIES = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "llama")
 
 
-@pytest.mark.parametrize("num_labels", [16, 17, 40])
-@pytest.mark.parametrize("family", FAMILIES)
+@in_turn(family=FAMILIES, num_labels=[17, 40, 16])
 def test_a_head_of_more_classes_than_it_is_wide_is_exported(family: str, num_labels: int, tmp_path: Path) -> None:
     tiny = Tiny(family, causal=False)
     base = tiny.save(tmp_path / "base")
