@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import ssl
+import time
 import uuid
 from collections.abc import Mapping
 from configparser import ConfigParser, ParsingError
@@ -28,7 +29,8 @@ from morenas.tracking.tracker import TrackedRun, Tracker
 
 FIRST_HOST = "api.wandb.ai"  # keys kept under this name open the public server whatever its name is now
 PROBE_SECONDS = 4.0
-INIT_SECONDS = 20.0
+SERVER_SECONDS = 4.0
+"""What a server may take altogether until a run has begun; wandb needs some tenths more to give up."""
 GATEWAY = 500  # the first HTTP status of a server that fails
 SILENT: set[str] = set()
 """Servers that did not answer; the jobs of a sweep, which share a process, do not ask them again."""
@@ -75,20 +77,24 @@ class WandbTracker(Tracker):
 
     def open(self, run: TrackedRun) -> None:
         """Begin the run, or go on with it; W&B's own files go to ``wandb`` in the run directory."""
-        mode = choose_mode(self.mode)
         os.environ.setdefault("WANDB_SILENT", "true")
+        # wandb tells yet another server of its own errors, and where none answers it waits for that at the end
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        begun = time.monotonic()
+        mode = choose_mode(self.mode)
         try:
-            self.run = self._begin(run, mode)
+            self.run = self._begin(run, mode, max(1.0, SERVER_SECONDS - (time.monotonic() - begun)))
         except Exception as error:  # of three libraries, whatever a server or a login may do
             if mode != "online":
                 raise
             SILENT.add(_server())
             print(f"W&B: {one_line(error)}; this run is kept offline.")
+            id_file(run.directory).unlink()  # wandb's own process still holds the id that could not begin
             mode, self.run = "offline", self._begin(run, "offline")
         if mode == "offline":
             print(f"W&B is offline; to send this run: wandb sync {shlex.quote(str(Path(self.run.dir).parent))}")
 
-    def _begin(self, run: TrackedRun, mode: Mode) -> Any:
+    def _begin(self, run: TrackedRun, mode: Mode, seconds: float = SERVER_SECONDS) -> Any:
         import wandb
 
         if mode == "disabled":
@@ -107,7 +113,7 @@ class WandbTracker(Tracker):
             job_type=run.command,
             # In a sweep many runs share a process.
             reinit="finish_previous",
-            settings=wandb.Settings(silent=True, init_timeout=INIT_SECONDS, console="off"),
+            settings=wandb.Settings(silent=True, init_timeout=seconds, console="off"),
         )
 
     def start(self, phase: str, done: int) -> None:
@@ -154,9 +160,14 @@ class WandbTracker(Tracker):
         self.run.finish(exit_code=int(failed))
 
 
+def id_file(directory: Path) -> Path:
+    """Where a run directory keeps the run's id at W&B."""
+    return directory / "wandb" / "run-id"
+
+
 def kept_id(directory: Path) -> str:
-    """The run's id at W&B, kept in the run directory so that a resumed run continues the same curves."""
-    path = directory / "wandb" / "run-id"
+    """The run's id at W&B, kept so that a resumed run continues the same curves."""
+    path = id_file(directory)
     if not path.exists():
         write_text(path, uuid.uuid4().hex[:12])
     return path.read_text()

@@ -196,6 +196,33 @@ def refusing(guest: socket.socket) -> None:
 
 
 @pytest.mark.usefixtures("no_login")
+def test_a_server_that_answers_once_and_then_hangs_costs_five_seconds_once_and_the_run_is_kept_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def first_alone(guest: socket.socket) -> None:
+        asked.append(guest)
+        if len(asked) == 1:
+            refusing(guest)
+
+    monkeypatch.setenv("WANDB_BASE_URL", Server(first_alone).url)
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    wandb.teardown()
+    wandb.setup()
+    for name in ("one", "two"):
+        begun = time.monotonic()
+        trackers = build(tmp_path / name, "auto")
+        assert time.monotonic() - begun < (7 if name == "one" else 3)  # the machine may be busy with other things
+        trackers.notify = pytest.fail
+        trackers.start("search", 0)
+        trackers.log("search", 1, {"search/lower_loss": 0.5})
+        trackers.close(failed=False)
+        assert written(tmp_path / name)
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("no_login")
 @pytest.mark.parametrize(
     ("answer", "mode"), [(silent, "offline"), (dripping, "offline"), (gateway, "offline"), (refusing, "online")]
 )
