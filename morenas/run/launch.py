@@ -36,6 +36,7 @@ from morenas.run.ending import REFUSED, exit_status, fail, refuse
 from morenas.run.folders import checked_folders
 from morenas.run.hydra_errors import explain
 from morenas.run.listing import HELP
+from morenas.run.processes import check_alone
 from morenas.run.quoting import at_home, kept_as_text, key_of
 from morenas.run.reading import RunRecord, read_unfinished, typed
 from morenas.run.usage import usage
@@ -79,6 +80,7 @@ def launch(command: Command) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         with exit_status():
+            check_alone()
             prepare(command.name, command.schema, words)
             try:
                 _launch(command, words)
