@@ -83,11 +83,13 @@ def _wandb_in_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def forked() -> Iterator[Forked]:
-    """Runs programs in processes of their own."""
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
+    """Runs programs in processes of their own, in which file operations can go wrong where there is a C compiler."""
+    import faults
     from forked import Forked
 
-    with Forked() as forked:
+    library = faults.compiled(tmp_path_factory.mktemp("faults"))
+    with Forked(faults.preloading(library) if library else {}) as forked:
         yield forked
 
 

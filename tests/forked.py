@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,10 +25,17 @@ WHAT_PEFT_AND_MORENAS_IMPORT = ("transformers.modeling_utils", "bitsandbytes", "
 
 
 class Forked:
-    """The process that the programs are forked from; it ends with the block."""
+    """The process that the programs are forked from; it ends with the block.
+
+    Args:
+        environment: Further variables that it starts with.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self.environment = environment or {}
 
     def __enter__(self) -> Forked:
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **self.environment}
         words = [sys.executable, "-P", __file__]  # without this folder on the path
         self._server = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

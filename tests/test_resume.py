@@ -1,45 +1,17 @@
-"""A search that was killed at any moment and resumed ends as one that never stopped, bit for bit."""
+"""A run that was cut off goes on, with what it began with and nothing else; ``reliability/`` holds the kills."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from pathlib import Path
 
 import pytest
-from forked import Forked
 from tiny_models import save_tiny, save_tiny_causal
 from tiny_runs import SEARCH_WORDS, CommandLine, read, record_words, task_words, write_records, write_task
 
 from morenas.base.files import sha256
 from morenas.run.directory import RunDirectory
-
-
-@pytest.fixture(scope="module")
-def killed(forked: Forked, tmp_path_factory: pytest.TempPathFactory, tiny_task: Path) -> dict[str, object]:
-    root = tmp_path_factory.mktemp("killed")
-    model = save_tiny("bert", root / "model")  # of two layers: a run of one is over before it can be killed
-    words = [*task_words(tiny_task, model), *SEARCH_WORDS]
-    here = Path(__file__).parent
-    done = forked(here / "kill_a_search.py", root, str(root), *words, path=[here.parent])
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
-def test_every_kill_hit_its_moment(killed: dict[str, dict[str, object]]) -> None:
-    assert killed["at each moment"] is not None, "the run ended before one of its kills"
-    assert (killed["at each moment"]["kills"], killed["at random"]["kills"]) == (4, 2)
-
-
-@pytest.mark.parametrize("moments", ["at each moment", "at random"])
-def test_ends_with_the_same_architecture_trajectory_and_metrics(
-    killed: dict[str, dict[str, object]], moments: str
-) -> None:
-    expected, found = killed["never"], killed[moments]
-    assert found.keys() - {"kills"} == expected.keys() - {"kills"}
-    for part in expected.keys() - {"kills"}:
-        assert found[part] == expected[part], part
 
 
 def test_cut_off_while_its_report_is_written_a_run_still_gets_one(

@@ -14,6 +14,13 @@ class RunError(RuntimeError):
     """A run that started and then failed, although its input was valid. Exit status 1."""
 
 
+class WriteError(OSError):
+    """What cannot be written, by its path, and why. Exit status 1."""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: cannot be written ({self.strerror})"
+
+
 def suggest(name: str, choices: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the choice nearest to ``name``, or an empty string."""
     near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)

@@ -9,12 +9,12 @@ import json
 import math
 import os
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from morenas.base.errors import InputError
+from morenas.base.errors import InputError, WriteError
+from morenas.base.unfinished import beside, held, sweep
 
 DEEPEST = 64  # objects and lists inside one another
 LARGEST = 2**28  # bytes of a document
@@ -26,18 +26,42 @@ Kinds = type | tuple[type, ...]
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write ``data`` to ``path``, whole or not at all; parent folders are made."""
     path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _beside(path)
+    new = beside(path)
+    with writing(path), contextlib.ExitStack() as until_renamed:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with new.open("xb") as file:
+                until_renamed.enter_context(held(new))
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                new.unlink()
+            raise
+
+
+@contextlib.contextmanager
+def writing(path: Path, unfinished: Path | None = None) -> Iterator[None]:
+    """Let whatever cannot be written inside be a WriteError that names ``path``.
+
+    Native code raises errors of its own, which tell no cause: where the disk takes nothing more, that was the cause.
+
+    Args:
+        unfinished: Where it is written meanwhile. If given, only what goes wrong there is an error of writing.
+    """
     try:
-        with beside.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            beside.unlink()
+        yield
+    except InputError:
         raise
+    except Exception as error:
+        cause = error if isinstance(error, OSError) else _refusal(path.parent)
+        if cause is None or (isinstance(error, WriteError) and unfinished is None):
+            raise
+        if unfinished is not None and not _is_of(cause, unfinished):
+            raise
+        raise WriteError(cause.errno, cause.strerror or str(cause), str(path)) from error
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -173,15 +197,18 @@ def sha256(path: str | Path) -> str:
 def writable_folder(out: str) -> Path:
     """The folder of that name, made now: what cannot be written is refused before any work is done.
 
+    What killed processes were writing there is removed.
+
     Raises:
         InputError: If it cannot be made or written.
     """
     path = Path(out).expanduser()
-    probe = path / f".{uuid.uuid4().hex[:8]}"
+    probe = beside(path / "probe")
     if not out.strip():
         raise InputError("out=: name a folder to write to.")
     try:
         path.mkdir(parents=True, exist_ok=True)
+        sweep(path)
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -198,18 +225,51 @@ def whole_directory(path: str | Path, replace: bool = True) -> Iterator[Path]:
             appeared while this one was being filled.
     """
     path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _beside(path)
-    beside.mkdir()
+    new, old = beside(path), beside(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent, path.name)
+        new.mkdir()
     try:
-        yield beside
-        if replace:
-            shutil.rmtree(path, ignore_errors=True)
-        os.replace(beside, path)
+        with held(new):
+            with writing(path, new):
+                yield new
+            with writing(path):
+                _flush(new)
+                if replace and path.exists():
+                    os.replace(path, old)
+                os.replace(new, path)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        if old.exists() and not path.exists():  # the new one could not take its place
+            os.replace(old, path)
+        for folder in (new, old):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _beside(path: Path) -> Path:
-    """A fresh name in the same folder; tempfile would make it readable by its owner alone."""
-    return path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+def _flush(folder: Path) -> None:
+    """Let all files of a folder reach the disk: their names must not be there before what is in them."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _refusal(folder: Path) -> OSError | None:
+    """What the system says of one more file in a folder; None where it takes it."""
+    probe = beside(folder / "probe")
+    try:
+        with probe.open("xb") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return OSError(error.errno, error.strerror)
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+    return None
+
+
+def _is_of(error: OSError, path: Path) -> bool:
+    """Whether the system said it of a path, or of an open file, which has no name."""
+    return error.errno is not None and (error.filename is None or Path(error.filename).is_relative_to(path))

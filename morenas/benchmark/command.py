@@ -76,7 +76,8 @@ def benchmark(config: BenchmarkConfig) -> str:
     if "tabular" in config.tables:
         places += tabular()
     out, seeds = writable_folder(config.out), range(first, first + config.seeds)
-    document = report.summarize(run(places, methods, seeds, out / "rows", config.jobs), OURS)
+    found = run(places, methods, seeds, writable_folder(f"{out}/rows"), config.jobs)
+    document = report.summarize(found, OURS)
     bars.write(out / "benchmark.json", document)
     for table in document["tables"]:
         draw(out / f"{table}.png", document, table)

@@ -8,7 +8,6 @@ on.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from typing import Any
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from morenas.base.errors import InputError
-from morenas.base.files import check_fields, read_object, sha256, write_json
+from morenas.base.files import check_fields, read_object, sha256, write_json, writing
+from morenas.base.unfinished import remove, sweep
 
 FORMAT = "morenas.checkpoint/1"
 MANIFEST = "manifest.json"
@@ -40,9 +40,11 @@ def seal(folder: Path, info: Mapping[str, Any]) -> None:
 def last_checkpoint(directory: Path) -> Path | None:
     """Return the latest whole checkpoint, or ``None``; remove what was cut off while being written."""
     folders = sorted(directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=_step) if directory.is_dir() else []
+    sweep(directory)
     for folder in folders:
         if not (folder / MANIFEST).is_file():
-            shutil.rmtree(folder)
+            with writing(folder):
+                remove(folder)
     whole = [folder for folder in folders if folder.is_dir()]
     return whole[-1] if whole else None
 
@@ -74,9 +76,8 @@ def keep_only(directory: Path, steps: Iterable[int]) -> None:
     kept = {checkpoint_folder(directory, step) for step in steps}
     for folder in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         if folder not in kept:
-            # the manifest first, so that a folder half removed is never taken for a damaged one
-            (folder / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(folder)
+            with writing(folder):
+                remove(folder)
 
 
 def _step(folder: Path) -> int:

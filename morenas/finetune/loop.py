@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from morenas.base.errors import InputError, RunError
-from morenas.base.files import Kinds, check_fields, read_object, write_json
+from morenas.base.files import Kinds, check_fields, read_object, write_json, writing
 from morenas.base.seeds import derive
 from morenas.finetune.arguments import one_device, trainer_arguments
 from morenas.finetune.attach import count_parameters
@@ -136,6 +136,8 @@ class _Run(TrainerCallback):
         last = self._find_checkpoint()
         seed = derive(self.settings.seed, "finetune", "batches")
         batches = EncodedBatches(self.data.train, self.data.tokenizer, self.settings.batch_size, seed)
+        with writing(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
         with quiet_transformers(), one_device(self.settings.device):
             arguments = trainer_arguments(self.settings, self.total, self.directory)
             self.trainer = StepTrainer(self.model, arguments, batches, self, self._seal)

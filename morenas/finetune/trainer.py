@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
+from morenas.base.files import writing
 from morenas.base.seeds import derive, seed_pass
 from morenas.base.tensors import load_tensors, save_tensors
 from morenas.finetune.checkpoints import checkpoint_folder
@@ -196,8 +197,10 @@ class StepTrainer(Trainer):
         self.restore(Path(resume_from_checkpoint))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        self.after_save(checkpoint_folder(Path(str(self.args.output_dir)), self.state.global_step))
+        folder = checkpoint_folder(Path(str(self.args.output_dir)), self.state.global_step)
+        with writing(folder):
+            super()._save_checkpoint(model, trial)
+            self.after_save(folder)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

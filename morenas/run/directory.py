@@ -13,9 +13,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
-from morenas.base.errors import InputError
-from morenas.base.files import whole_directory, write_json, write_text
+from morenas.base.errors import InputError, WriteError
+from morenas.base.files import whole_directory, write_json, write_text, writing
 from morenas.base.registry import registry
+from morenas.base.unfinished import remove, sweep
 from morenas.run.reading import RECORD, RESULTS, is_complete, read_record, typed
 
 FOLDERS = ("adapter", "checkpoints", "compare", "compare_lora", "finetune", "predictions", "search")
@@ -77,17 +78,22 @@ class RunDirectory:
     def held(self) -> Iterator[None]:
         """Keep other processes out of the directory; the lock ends with its process, however that ends.
 
+        What a killed process was writing there is removed.
+
         Raises:
             InputError: If another process is at work there.
         """
         lock = FileLock(self.lock)
+        with writing(self.lock):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout as error:
+                raise InputError(
+                    f"{self.path}: another process is at work there; wait for it, or choose another hydra.run.dir."
+                ) from error
         try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise InputError(
-                f"{self.path}: another process is at work there; wait for it, or choose another hydra.run.dir."
-            ) from error
-        try:
+            for folder in (self.path, *self.path.iterdir()):
+                sweep(folder)
             yield
         finally:
             lock.release()
@@ -119,8 +125,20 @@ class RunDirectory:
         return top.name in begun or (top.is_dir() and files <= {self.phases, self.inputs, self.lock})
 
     def drop_checkpoints(self) -> None:
-        """Remove the state of phases that are finished."""
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        """Remove the state of phases that are finished.
+
+        Raises:
+            WriteError: If it cannot be removed.
+        """
+        with writing(self.checkpoints):
+            remove(self.checkpoints)
+
+    def tidy(self) -> None:
+        """Remove the checkpoints of a complete run, which may have been killed while it removed them."""
+        if self._run.exists() and is_complete(self.path):
+            with contextlib.suppress(WriteError):  # it is complete all the same
+                self.drop_checkpoints()
+            sweep(self.path)
 
     def _refuse_taken(self, resolved: dict[str, Any]) -> None:
         if is_complete(self.path):

@@ -6,14 +6,16 @@ Status 0: done. 1: failed in work that was begun, or interrupted. 2: input was r
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
-from morenas.base.errors import InputError, RunError
+from morenas.base.errors import InputError, RunError, WriteError
 
 FAILED, REFUSED = 1, 2
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @contextlib.contextmanager
@@ -24,15 +26,50 @@ def exit_status() -> Iterator[None]:
     """
     try:
         yield
+        sys.stdout.flush()
     except InputError as error:
         refuse(str(error))
     except RunError as error:
         fail(f"failed: {error}")
     except BrokenPipeError:  # of "| head": nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         sys.exit(FAILED)
+    except OSError as error:
+        if (lost := unwritten(error)) is None:
+            raise
+        fail(f"failed: {lost}; once it can be, run the same command again.")
     except KeyboardInterrupt:
         fail("interrupted.")
+
+
+def unwritten(error: BaseException) -> WriteError | None:
+    """The error of writing that an error is; None if it is none.
+
+    The package names what it writes. Standard output, which may lead into a file, and what libraries write for the time
+    being have no names.
+    """
+    if isinstance(error, WriteError) or not isinstance(error, OSError):
+        return error if isinstance(error, WriteError) else None
+    if error.filename is None and _output_is_lost():
+        return WriteError(error.errno, error.strerror, "standard output")
+    if error.errno not in NO_ROOM:
+        return None
+    return WriteError(error.errno, error.strerror, error.filename or "standard output or a temporary file")
+
+
+def _output_is_lost() -> bool:
+    """Whether standard output takes nothing more; what is held back for it is given up then."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _give_up_output()
+        return True
+    return False
+
+
+def _give_up_output() -> None:
+    """Let nothing more be written to standard output: Python would try once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def refuse(message: str) -> NoReturn:

@@ -32,7 +32,7 @@ from morenas.run.composing import (
     to_config,
 )
 from morenas.run.directory import RunDirectory, literal
-from morenas.run.ending import REFUSED, exit_status, fail, refuse
+from morenas.run.ending import REFUSED, exit_status, fail, refuse, unwritten
 from morenas.run.folders import checked_folders
 from morenas.run.hydra_errors import explain
 from morenas.run.listing import HELP
@@ -182,6 +182,7 @@ def _resume(command: Command, path: Path, words: Sequence[str]) -> None:
             f"resume={path}: a resumed run keeps its own configuration; leave out {' '.join(extra)}, or start a "
             "new run."
         )
+    RunDirectory(path).tidy()
     record = read_unfinished(path, command.name)
     check_trust(path, record, words)
     with only(typed("resume", path), "record", plugins.named_by(words)):
@@ -216,7 +217,9 @@ def _execute(command: Command, config: Any, directory: RunDirectory) -> float:
         fail(f"interrupted; {go_on}")
     except (InputError, RunError):
         raise
-    except Exception:
+    except Exception as error:
+        if (lost := unwritten(error)) is not None:
+            raise RunError(f"{lost}; once it can be, {go_on}") from error
         print(f"morenas: failed; once what follows is mended, {go_on}", file=sys.stderr)
         raise
 

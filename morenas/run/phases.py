@@ -88,9 +88,13 @@ class Meter:
         self._measure = measure
         try:
             yield phase
+        except BaseException:
+            with contextlib.suppress(OSError):  # what went wrong first is what is told
+                measure()
+            raise
         finally:
             self._measure = None
-            measure()
+        measure()
 
     def beat(self) -> None:
         """Write what the phase has taken so far, at most every ``SAVE_EVERY`` seconds: a kill must not lose it."""

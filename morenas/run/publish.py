@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from morenas.base.errors import WriteError
 from morenas.run.base_model import frozen_weights
 from morenas.run.devices import describe_device
 from morenas.run.results import git_commit, versions, write_results
@@ -31,7 +32,10 @@ def publish(run: Session, kind: str, rows: list[dict[str, Any]], budget: dict[st
     write_report(run.directory.path, results)
     # Last: a run that has its results is complete, and is not gone on with.
     write_results(run.directory.results, results)
-    run.directory.drop_checkpoints()
+    try:
+        run.directory.drop_checkpoints()
+    except WriteError as error:
+        run.observer.message(f"{error}; the run is complete without it, remove it.")
     print_closing(results, run.directory.path)
     return float(results["value"])
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from morenas.base.files import finite, parse_json, write_text
+from morenas.base.files import finite, parse_json, write_text, writing
 from morenas.tracking.tracker import Tracker
 
 
@@ -27,20 +27,23 @@ class JsonLines(Tracker):
         path = self.directory / phase / "metrics.jsonl"
         if path.exists():
             write_text(path, "".join(line for line, step in _whole_lines(path) if step <= done))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._close(phase)
-        self._files[phase] = path.open("a", encoding="utf-8")
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._close(phase)
+            self._files[phase] = path.open("a", encoding="utf-8")
 
     def log(self, phase: str, step: int, metrics: Mapping[str, float]) -> None:
         """Append a line."""
         file = self._files[phase]
-        file.write(json.dumps(finite({"step": step, **metrics}), allow_nan=False) + "\n")
-        file.flush()
+        with writing(Path(file.name)):
+            file.write(json.dumps(finite({"step": step, **metrics}), allow_nan=False) + "\n")
+            file.flush()
 
     def close(self, failed: bool) -> None:
         """Close all files."""
         for phase in list(self._files):
-            self._close(phase)
+            with contextlib.suppress(OSError):  # the line that could not be written is tried once more, in vain
+                self._close(phase)
 
     def _close(self, phase: str) -> None:
         if phase in self._files:

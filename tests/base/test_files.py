@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from morenas.base.errors import InputError
-from morenas.base.files import read_json, sha256, whole_directory, write_bytes, write_json
+from morenas.base.errors import InputError, WriteError
+from morenas.base.files import read_json, sha256, whole_directory, write_bytes, write_json, writing
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -66,3 +67,51 @@ def test_json_round_trips(tmp_path: Path) -> None:
 def test_the_checksum_is_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with whole_directory(tmp_path / "folder") as folder:
+        (folder / "a").write_text("old")
+    replace, calls = os.replace, []
+
+    def second_fails(*paths: Path) -> None:
+        calls.append(paths)
+        if len(calls) == 2:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(paths[0]))
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", second_fails)
+    with pytest.raises(WriteError), whole_directory(tmp_path / "folder") as folder:
+        (folder / "a").write_text("new")
+    assert (tmp_path / "folder" / "a").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_cannot_be_written_is_named_as_it_was_to_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match=r"/file/below/a: cannot be written \(Not a directory\)"):
+        write_bytes(tmp_path / "file" / "below" / "a", b"")
+    said = pytest.raises(WriteError, match=r"/folder: cannot be written \(Is a directory\)")
+    with said, whole_directory(tmp_path / "folder") as folder:
+        folder.open("w")
+
+
+def test_native_code_that_fails_on_a_full_disk_is_told_by_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(RuntimeError, match="iostream"), writing(tmp_path / "a"):
+        raise RuntimeError("iostream error")
+    monkeypatch.setattr(os, "fsync", full)
+    said = pytest.raises(WriteError, match=r"/a: cannot be written \(No space left on device\)")
+    with said, writing(tmp_path / "a"):
+        raise RuntimeError("iostream error")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "none", "/the/model"), OSError("no tokenizer")])
+def test_an_error_of_reading_is_none_of_writing_what_is_made_of_it(error: OSError, tmp_path: Path) -> None:
+    with pytest.raises(OSError) as raised, whole_directory(tmp_path / "folder"):
+        raise error
+    assert raised.value is error

@@ -67,14 +67,15 @@ def test_only_the_named_ones_are_kept(tmp_path: Path) -> None:
 def test_a_removal_cut_off_half_way_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, 1), write(tmp_path, 2)
 
-    def killed(folder: Path) -> None:
+    def killed(folder: Path, **_: object) -> None:
         (folder / "state").unlink()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("morenas.finetune.checkpoints.shutil.rmtree", killed)
+        patch.setattr("morenas.base.unfinished.shutil.rmtree", killed)
         keep_only(tmp_path, {1})
     assert last_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 1)
+    assert list(tmp_path.iterdir()) == [checkpoint_folder(tmp_path, 1)]
 
 
 def test_folders_of_another_trainer_are_no_obstacle(tmp_path: Path) -> None:
