@@ -41,7 +41,7 @@ def pytest_collection_finish() -> None:
     if datasets := sys.modules.get("datasets.arrow_dataset"):  # which pickles every table to give it a name
         datasets.generate_fingerprint = lambda dataset: secrets.token_hex(8)  # type: ignore[attr-defined]
     if jinja := sys.modules.get("jinja2.environment"):  # which compiles the template of a card for every adapter
-        jinja.Environment.compile = cache(jinja.Environment.compile)  # type: ignore[attr-defined]
+        jinja.Environment.compile = cache(jinja.Environment.compile)
     if (torch := sys.modules.get("torch")) and not torch.accelerator.is_available():
         for device in (torch.cuda, torch.xpu, torch.mtia):  # each notes the whole call stack at every seed
             device.manual_seed_all = lambda seed: None
