@@ -271,5 +271,6 @@ def _refusal(folder: Path) -> OSError | None:
 
 
 def _is_of(error: OSError, path: Path) -> bool:
-    """Whether the system said it of a path, or of an open file, which has no name."""
-    return error.errno is not None and (error.filename is None or Path(error.filename).is_relative_to(path))
+    """Whether the system said it of a path, or of an open file, which has no name; of a copy it names both ends."""
+    names = [name for name in (error.filename, error.filename2) if name is not None]
+    return error.errno is not None and (not names or any(Path(name).is_relative_to(path) for name in names))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -93,6 +94,17 @@ def test_what_cannot_be_written_is_named_as_it_was_to_be(tmp_path: Path) -> None
     said = pytest.raises(WriteError, match=r"/folder: cannot be written \(Is a directory\)")
     with said, whole_directory(tmp_path / "folder") as folder:
         folder.open("w")
+
+
+def test_a_copy_that_fails_is_named_by_where_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "from").write_text("text")
+    monkeypatch.setattr(os, "sendfile", full)
+    said = pytest.raises(WriteError, match=r"/folder: cannot be written \(No space left on device\)")
+    with said, whole_directory(tmp_path / "folder") as folder:
+        shutil.copyfile(tmp_path / "from", folder / "a")
 
 
 def test_native_code_that_fails_on_a_full_disk_is_told_by_the_disk(

@@ -195,7 +195,8 @@ def main() -> None:
         (root / plan.work).mkdir()
         campaign = Campaign(WORKS[plan.work](root / plan.work))
         tiny_runs._leave_the_libraries_alone = lambda: None  # the first of them has done it
-        print(json.dumps({"work": plan.work, "operations": len(campaign.operations)}), file=out)
+        written = sorted({Path(one.path).name for one in campaign.operations if one.writes})
+        print(json.dumps({"work": plan.work, "operations": len(campaign.operations), "written": written}), file=out)
         for place, happen in accidents(campaign, plan):
             print(json.dumps({"accident": place, "wrong": happen()}), file=out)
 

@@ -19,12 +19,14 @@ class Found:
     """What the accidents of a command came to.
 
     Attributes:
-        operations: Its file operations.
+        operations: How many file operations it does.
+        written: Names of the files that it writes.
         accidents: How many happened.
         wrong: Those after which something was wrong, and what.
     """
 
     operations: int
+    written: list[str]
     accidents: int = 0
     wrong: dict[str, list[str]] = field(default_factory=dict)
 
@@ -39,7 +41,7 @@ def happened(forked: Forked, root: Path, *plans: dict[str, Any]) -> dict[str, Fo
     found: dict[str, Found] = {}
     for row in map(json.loads, done.stdout.splitlines()):
         if "work" in row:
-            here = found[row["work"]] = Found(row["operations"])
+            here = found[row["work"]] = Found(row["operations"], row["written"])
         else:
             here.accidents += 1
             here.wrong |= {row["accident"]: row["wrong"]} if row["wrong"] else {}

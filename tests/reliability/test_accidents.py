@@ -23,14 +23,21 @@ def sampled(forked: Forked, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return happened(
         forked,
         tmp_path_factory.mktemp("accidents"),
-        {"work": "search", "faults": list(of_a_search), "sample": of_a_search, "twice": 1, "moments": 1},
+        {"work": "search", "faults": list(of_a_search), "sample": of_a_search, "twice": 1, "moments": 2},
         *({"work": work, "faults": list(of_others), "sample": of_others} for work in ("lora", "benchmark")),
     )
 
 
 def test_a_search_outlives_a_sample_of_accidents(sampled: dict[str, Found]) -> None:
-    assert sampled["search"].operations > 300 and sampled["search"].accidents == 9
+    assert sampled["search"].accidents == 10
     assert not sampled["search"].wrong
+
+
+def test_the_file_operations_of_native_code_are_among_them(sampled: dict[str, Found]) -> None:
+    written = sampled["search"].written
+    assert "metrics.jsonl" in written  # by Python
+    assert "optimizer.pt" in written  # by torch, in C++
+    assert any(name.startswith(".tmp") for name in written)  # by safetensors, in Rust, before it is renamed
 
 
 @pytest.mark.parametrize("work", ["lora", "benchmark"])
