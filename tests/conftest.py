@@ -146,3 +146,17 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_runs import write_records
 
     return write_records(tmp_path_factory.mktemp("records"))
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Path:
+    """What is there once code has run that a pickle holds."""
+    import pickle
+
+    from hostile import Evil
+
+    mark = tmp_path / "code-ran"
+    pickle.loads(pickle.dumps(Evil(mark)))
+    assert mark.exists()  # the trap works
+    mark.unlink()
+    return mark

@@ -6,10 +6,19 @@ import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import (
+    PEFT_TYPE_TO_TUNER_MAPPING,
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import CONFIG_NAME as CONFIG
 from peft.utils import SAFETENSORS_WEIGHTS_NAME as WEIGHTS
 from peft.utils import WEIGHTS_NAME as OLD_WEIGHTS
@@ -21,8 +30,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from morenas.adapters import MoReConfig
 from morenas.adapters.lora import BASE
 from morenas.adapters.peft_type import NAME as MORE
-from morenas.base.errors import InputError
-from morenas.base.files import read_object
+from morenas.base.errors import InputError, one_line
+from morenas.base.files import Kinds, check_fields, read_object
 from morenas.base.kinds import CAUSAL
 from morenas.export.vocabulary import note_carried, resize, saved_embeddings, without_copies
 from morenas.models import Pretrained, load_pretrained, resolve_model
@@ -33,6 +42,22 @@ from morenas.run.reading import FinishedRun
 LANGUAGE_MODELS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
 PART = "trained.safetensors"
 """What holds the trained part of a model without adapters, in the folder of a run's adapter."""
+LORA_KINDS: dict[str, Kinds] = {
+    "r": int,
+    "lora_alpha": (int, float),
+    "rank_pattern": dict,
+    "alpha_pattern": dict,
+    "bias": str,
+    "task_type": (str, NoneType),
+    "base_model_name_or_path": (str, NoneType),
+    "auto_mapping": (dict, NoneType),
+    "use_rslora": bool,
+    "use_dora": bool,
+    "fan_in_fan_out": bool,
+}
+"""Settings of a LoRA that are made use of, and of which type they are."""
+LOADS_MODELS = ("SHADOW", "XLORA")
+"""Types of PEFT whose configurations name models and adapters to load."""
 WRONG = ("Missing", "Extra", "Of another shape")
 
 
@@ -112,7 +137,11 @@ def read_config(directory: Path) -> dict[str, Any]:
         below = sorted(path.parent.name for path in directory.glob(f"*/{CONFIG}"))
         there = f"; there is one in {', '.join(below)}: name {directory / below[0]}" if below else ""
         raise InputError(f"{directory}: holds no adapter ({CONFIG} is missing){there or '; name its folder'}.")
-    return read_object(directory / CONFIG, "adapter's configuration")
+    config = read_object(directory / CONFIG, "adapter's configuration")
+    modules = config.get("modules_to_save")
+    if modules is not None and not (isinstance(modules, list) and all(isinstance(name, str) for name in modules)):
+        raise InputError(f"{directory / CONFIG}: modules_to_save is no list of names; restore the file.")
+    return config
 
 
 def weights_file(directory: Path) -> Path:
@@ -148,7 +177,7 @@ def put_on(model: nn.Module, directory: Path) -> PeftModel:
         raise InputError(f"{directory}: holds an adapter of type {kind}, not {MORE}: a MoRe adapter is needed.")
     tensors = without_copies(read_tensors(weights_file(directory)))
     resize(model, tensors, str(directory))
-    return fill(inject(model, MoReConfig.from_pretrained(str(directory)), str(directory)), tensors, str(directory))
+    return fill(inject(model, _settings(MoReConfig, directory), str(directory)), tensors, str(directory))
 
 
 def fill(adapted: PeftModel, tensors: Mapping[str, Tensor], who: str) -> PeftModel:
@@ -174,15 +203,57 @@ def inject(model: Any, config: MoReConfig, who: str) -> PeftModel:
         warnings.simplefilter("ignore")
         try:
             return get_peft_model(model, config)
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{who}: does not fit {type(model).__name__}: {error}") from error
+        except Exception as error:  # of any kind: a configuration may hold anything, and PEFT checks little of it
+            raise InputError(f"{who}: does not fit {type(model).__name__}: {one_line(error)}") from error
 
 
 def load_other(model: nn.Module, directory: Path) -> PeftModel:
-    """Put an adapter of one of PEFT's own methods onto its base model, in evaluation mode."""
+    """Put an adapter of one of PEFT's own methods onto its base model, in evaluation mode.
+
+    Raises:
+        InputError: If its configuration names other models or code, or it does not fit.
+    """
+    config = read_config(directory)
+    kind = str(config.get("peft_type"))
+    tuner: Any = dict[Any, Any](PEFT_TYPE_TO_TUNER_MAPPING).get(kind)
+    if not (isinstance(tuner, type) and issubclass(tuner, BaseTuner)) or kind in LOADS_MODELS:
+        raise InputError(f"{directory}: holds an adapter of type {kind!r:.60}, which has no merged form.")
+    if config.get("megatron_config"):
+        raise InputError(
+            f"{directory}: its {CONFIG} names code of Megatron (megatron_config), and none is run; remove it there."
+        )
     with warnings.catch_warnings(), quiet_transformers():
         warnings.simplefilter("ignore")
-        return PeftModel.from_pretrained(model, str(directory)).eval()
+        try:
+            return PeftModel.from_pretrained(model, str(directory)).eval()
+        except Exception as error:  # of any kind: what PEFT raises of a wrong configuration shares no base
+            raise InputError(
+                f"{directory}: does not fit {type(model).__name__} ({one_line(error)}); use the base model it was "
+                "trained on, or copy it again."
+            ) from error
+
+
+def lora_settings(directory: Path) -> LoraConfig:
+    """The settings of a LoRA that PEFT wrote.
+
+    Raises:
+        InputError: If it is no LoRA, or has settings that PEFT does not take.
+    """
+    kind = read_config(directory).get("peft_type")
+    if kind != "LORA":
+        raise InputError(f"{directory}: holds an adapter of type {kind!r:.60}, not LORA.")
+    found: LoraConfig = _settings(LoraConfig, directory)
+    check_fields(vars(found), LORA_KINDS, str(directory / CONFIG))
+    return found
+
+
+def _settings(kind: Any, directory: Path) -> Any:
+    try:
+        return kind.from_pretrained(str(directory))
+    except Exception as error:  # of any kind: what a configuration raises of wrong settings shares no base
+        raise InputError(
+            f"{directory / CONFIG}: has settings that PEFT does not take ({one_line(error)}); copy it again."
+        ) from error
 
 
 def check_tensors(who: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -41,6 +41,8 @@ FORMS_OF: dict[str, tuple[str, ...]] = {
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 """What an adapter in PEFT's own format is made of."""
+READ = ("adapter_*", "trained.safetensors", "config.json", "generation_config.json", "model*.safetensors*")
+"""What is read of the folder of a run's adapter, whatever method trained it."""
 
 
 @dataclass
@@ -140,6 +142,7 @@ def write(run: FinishedRun, config: ExportConfig, folder: Path) -> Exported:
     from morenas.export.base import load_run_base, put_on
     from morenas.export.forms import write_lora, write_more, write_trained_lora, write_trained_merged
 
+    check_links(run.adapter)
     pretrained = load_run_base(run, config.base, config.trust_remote_code)
     if config.to == "merged":
         return write_trained_merged(run, pretrained, folder)
@@ -154,6 +157,17 @@ def write(run: FinishedRun, config: ExportConfig, folder: Path) -> Exported:
             shutil.copyfile(run.architecture, folder / "architecture.json")
         return write_more(model, folder)
     return write_lora(model, folder, config.for_, config.max_rank, config.truncate)
+
+
+def check_links(adapter: Path) -> None:
+    """Refuse links among the files that are read of an adapter: what they lead to may be anybody's, and is published.
+
+    Raises:
+        InputError: Naming the link.
+    """
+    for path in sorted(adapter.iterdir()):
+        if any(path.match(pattern) for pattern in READ) and path.is_symlink():
+            _check_file(path)
 
 
 def _check_file(path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -19,7 +19,17 @@ from morenas.adapters import MoReConfig, more_layers
 from morenas.adapters.lora import BIAS, fit_ranks, lora_config, lora_pairs, lora_state, read_pairs
 from morenas.base.errors import InputError
 from morenas.base.files import read_object
-from morenas.export.base import CONFIG, MORE, PART, WEIGHTS, check_tensors, load_other, put_on, read_tensors
+from morenas.export.base import (
+    CONFIG,
+    MORE,
+    PART,
+    WEIGHTS,
+    check_tensors,
+    load_other,
+    lora_settings,
+    put_on,
+    read_tensors,
+)
 from morenas.export.readers import PEFT, SERVERS, check_name_of, unread
 from morenas.export.reload import check_reload
 from morenas.export.vocabulary import carried, resized_to
@@ -93,7 +103,7 @@ def write_trained_lora(adapter: Path, task: nn.Module, folder: Path, for_: str =
         adapter: Folder of the trained LoRA.
         task: The model that it belongs to.
     """
-    config: Any = LoraConfig.from_pretrained(str(adapter))
+    config: Any = lora_settings(adapter)
     odd = config.use_rslora or config.rank_pattern or config.alpha_pattern
     if for_ == PEFT or not odd or config.use_dora:
         for name in (CONFIG, WEIGHTS):

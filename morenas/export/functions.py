@@ -6,10 +6,9 @@ import contextlib
 import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -24,8 +23,8 @@ from morenas.export.base import (
     inject,
     load_adapter_base,
     load_base,
+    lora_settings,
     put_on,
-    read_config,
     read_tensors,
     weights_file,
 )
@@ -113,7 +112,7 @@ def from_lora(lora: str | Path, architecture: Architecture | str | Path, out: st
     """
     found = architecture if isinstance(architecture, Architecture) else Architecture.from_json(architecture)
     folder, who = Path(lora), str(lora)
-    config = _lora_config(folder)
+    config = lora_settings(folder)
     pairs, rest = read_pairs(config, read_tensors(weights_file(folder)), who)
     factors, errors = project_pairs(_complete(pairs, found), found.shapes(), Link(found.link))
     more = MoReConfig.from_architecture(
@@ -190,14 +189,6 @@ def _model(adapter: Adapter, base: str | None, trust_remote_code: bool) -> tuple
 
 def _base_name(model: PeftModel) -> str:
     return str(model.peft_config["default"].base_model_name_or_path or type(model.get_base_model()).__name__)
-
-
-def _lora_config(folder: Path) -> LoraConfig:
-    kind = read_config(folder).get("peft_type")
-    if kind != "LORA":
-        raise InputError(f"{folder}: holds an adapter of type {kind}, not LORA.")
-    config: Any = LoraConfig.from_pretrained(str(folder))
-    return config
 
 
 def _complete(pairs: Mapping[str, Pair], architecture: Architecture) -> dict[str, Pair]:

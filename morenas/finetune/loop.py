@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 
 from morenas.base.errors import InputError, RunError
 from morenas.base.files import Kinds, check_fields, read_object, write_json, writing
@@ -29,7 +31,7 @@ from morenas.finetune.attach import count_parameters
 from morenas.finetune.checkpoints import checkpoint_folder, keep_only, last_checkpoint, seal, verify
 from morenas.finetune.evaluate import Scorer
 from morenas.finetune.settings import TrainingSettings
-from morenas.finetune.trainer import StepTrainer, TrainingDiverged
+from morenas.finetune.trainer import StepTrainer, TrainingDiverged, readable
 from morenas.models.quiet import quiet_transformers
 from morenas.tasks.encode import EncodedBatches
 from morenas.tracking.observer import Observer
@@ -210,7 +212,8 @@ class _Run(TrainerCallback):
         if last is None:
             return None
         self._check_identity(last, verify(last))
-        self.logged_at, self.history, self.loss_since_eval = _read_progress(last / PROGRESS)
+        self.logged_at, self.history, self.loss_since_eval = _read_progress(last / PROGRESS, self.data.metric)
+        _check_steps(last, self.logged_at, self.history)
         for step in self._best_step():
             verify(checkpoint_folder(self.directory, step))
         return last
@@ -256,12 +259,22 @@ class _Run(TrainerCallback):
         return FinetuneResult(metrics, int(best["step"]), self.total, self.history, adapter, head)
 
 
-def _read_progress(path: Path) -> tuple[int, list[dict[str, float]], float]:
-    """The step of a checkpoint, the evaluations before it, and the loss since the last of them."""
+def _check_steps(folder: Path, step: int, history: list[dict[str, float]]) -> None:
+    """Refuse a checkpoint whose files tell of other steps than its name, or of later ones."""
+    with readable(folder):
+        told = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME)).global_step
+        latest = max((entry["step"] for entry in history), default=0)
+        if told != step or folder.name != checkpoint_folder(folder.parent, step).name or latest > step:
+            raise ValueError(f"its files tell of the steps {told}, {step} and {latest}")
+
+
+def _read_progress(path: Path, metric: str) -> tuple[int, list[dict[str, float]], float]:
+    """The step of a checkpoint, the evaluations before it by this metric, and the loss since the last of them."""
     kinds: dict[str, Kinds] = {"step": int, "history": list, "loss_since_eval": (int, float)}
     progress = read_object(path, "checkpoint", kinds)
     for entry in progress["history"]:
-        check_fields(entry if isinstance(entry, dict) else {}, {"step": int}, f"{path}: the checkpoint")
+        there = entry if isinstance(entry, dict) and metric in entry else {}
+        check_fields(there, {"step": int, metric: (int, float, NoneType)}, f"{path}: the checkpoint")
     history = [
         {name: math.nan if value is None else value for name, value in entry.items()}  # undefined is null in JSON
         for entry in progress["history"]

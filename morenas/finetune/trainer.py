@@ -15,8 +15,9 @@ as JSON.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
+from morenas.base.errors import InputError, one_line
 from morenas.base.files import writing
 from morenas.base.seeds import derive, seed_pass
 from morenas.base.tensors import load_tensors, save_tensors
@@ -193,6 +195,18 @@ class StepTrainer(Trainer):
         tensors |= {f"allocator/{name}": tensor for name, tensor in allocator.items()}
         save_tensors(folder / TRAINED, tensors, info)
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with readable(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with readable(checkpoint):
+            super()._load_scaler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with readable(checkpoint):
+            super()._load_rng_state(checkpoint)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.restore(Path(resume_from_checkpoint))
 
@@ -201,6 +215,18 @@ class StepTrainer(Trainer):
         with writing(folder):
             super()._save_checkpoint(model, trial)
             self.after_save(folder)
+
+
+@contextlib.contextmanager
+def readable(checkpoint: str | Path | None) -> Iterator[None]:
+    """Refuse a checkpoint whose files, of the sizes and hashes that its manifest says, hold something else."""
+    try:
+        yield
+    except Exception as error:  # of any kind: what torch and transformers raise of a wrong file shares no base
+        raise InputError(
+            f"Checkpoint {checkpoint}: is none that a run has written ({one_line(error)}); remove the folder to go on "
+            "from the checkpoint before it."
+        ) from error
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

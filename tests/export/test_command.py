@@ -24,7 +24,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 import morenas
 from morenas.base.errors import InputError
-from morenas.export.command import ADAPTER_FILES, ExportConfig, write
+from morenas.export.base import PART
+from morenas.export.command import ADAPTER_FILES, FORMS, ExportConfig, write
 from morenas.export.command import export as run_export
 from morenas.models import load_pretrained
 from morenas.run.reading import FinishedRun
@@ -311,3 +312,16 @@ def test_an_export_copies_the_files_that_it_knows_and_nothing_that_links_lead_to
     (adapter / ADAPTER_FILES[1]).symlink_to(secret)
     with pytest.raises(InputError, match=r"adapter_model\.safetensors: is a link"):
         write(run, config, out)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", [*ADAPTER_FILES, "adapter_model.bin", PART, "config.json", "model.safetensors"])
+def test_no_form_reads_what_a_link_of_the_run_leads_to(
+    name: str, form: str, found: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = Path(shutil.copytree(found, tmp_path / "run"))
+    link = directory / "adapter" / name
+    secret = link.rename(tmp_path / "secret") if link.exists() else Path(__file__)
+    link.symlink_to(secret)
+    said = refused(capsys, f"run={directory}", f"to={form}", f"out={tmp_path / 'out'}")
+    assert f"{link}: is a link" in said and not (tmp_path / "out").exists()

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from morenas.base.errors import InputError
+
+SECONDS = 2.0
 DEEP = "[" * 100_000 + "]" * 100_000
 TEXTS = (
     "",
@@ -79,3 +85,39 @@ def safetensors(header: Any, data: bytes = b"\0" * 64) -> bytes:
     """A safetensors file of any header."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode("utf-8", "surrogatepass")
     return struct.pack("<Q", len(text)) + text + data
+
+
+@contextmanager
+def only_refused(seconds: float = SECONDS) -> Iterator[None]:
+    """Nothing but an InputError, and in time of the processor: the machine may be busy with other things."""
+    began = time.process_time()
+    try:
+        yield
+    except InputError as error:
+        assert str(error).strip() and len(str(error)) < 5000
+    assert time.process_time() - began < seconds
+
+
+def try_all(documents: st.SearchStrategy[Any], examples: int, check: Callable[[Any], object]) -> int:
+    """Check many documents, the same ones every time; how many were different."""
+    tried: set[str] = set()
+    checks = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large)
+
+    @settings(max_examples=examples, derandomize=True, deadline=None, suppress_health_check=checks, database=None)
+    @given(documents)
+    def each(document: Any) -> None:
+        tried.add(repr(document))
+        check(document)
+
+    each()
+    return len(tried)
+
+
+class Evil:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hostile import safetensors
+from hostile import Evil, safetensors
 from omegaconf import OmegaConf
 from tiny_runs import composed
 
@@ -23,26 +23,6 @@ from morenas.run.directory import RunDirectory
 from morenas.run.reading import read_record
 from morenas.tasks.sources.tables import READERS, read_table
 from morenas.tracking import report
-
-
-class Evil:
-    """Leaves a file behind when it is unpickled."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.mark,)
-
-
-@pytest.fixture
-def mark(tmp_path: Path) -> Path:
-    """What is there once code has run."""
-    mark = tmp_path / "code-ran"
-    pickle.loads(pickle.dumps(Evil(mark)))
-    assert mark.exists()  # the trap works
-    mark.unlink()
-    return mark
 
 
 def attempt(read: Callable[[], object], mark: Path) -> None:
