@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
-from morenas.base.errors import InputError, one_line
+from morenas.base.errors import InputError, RunError, one_line
 from morenas.base.files import writing
 from morenas.base.seeds import derive, seed_pass
 from morenas.base.tensors import load_tensors, save_tensors
@@ -95,6 +96,8 @@ class LossLog:
 
 
 TRAINED = "trained.safetensors"
+HEADS = ".modules_to_save."
+"""In the name of what PEFT trains whole."""
 
 
 class _Numbered(Dataset[dict[str, Any]]):
@@ -162,6 +165,8 @@ class StepTrainer(Trainer):
         seed_pass(derive(self.args.seed, "dropout", number), self.args.device)
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.losses.add(MicroBatch(self.state.global_step + 1, number, self.learning_rate), loss)
+        if number == 0:
+            check_gradients(self.adapted)
         return loss
 
     def compute_loss(
@@ -215,6 +220,22 @@ class StepTrainer(Trainer):
         with writing(folder):
             super()._save_checkpoint(model, trial)
             self.after_save(folder)
+
+
+def check_gradients(model: Any) -> None:
+    """End a training in which no adapter gets a gradient: the head alone would learn, without a word.
+
+    Raises:
+        RunError: If the loss does not depend on the layers that have adapters, or they compute gradients themselves.
+    """
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    adapters = [value for name, value in trained.items() if isinstance(model, PeftModel) and HEADS not in name]
+    if adapters and all(value.grad is None for value in adapters):
+        raise RunError(
+            f"No adapter of {type(model.get_base_model()).__name__} gets a gradient: its loss does not depend on the "
+            "layers that have adapters, or these compute their gradients themselves. Choose other target_modules, or "
+            "another model."
+        )
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from morenas.base.kinds import CAUSAL
 from morenas.models.heads import find_head, head_config, head_to_come
 from morenas.models.pooling import RECORDED, check_pooling, pool_by_mean
 from morenas.models.quiet import quiet_transformers
-from morenas.models.source import ModelSource, cannot_load, resolve_model
+from morenas.models.source import ModelSource, cannot_load, check_type, resolve_model
 from morenas.models.weights import FrozenWeights
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def load_pretrained(
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     model, loading = _load_model(source, causal, options, seed)
+    check_type(source.name, model.config.model_type)
     tokenizer = _load_tokenizer(source)
     notes = _notes(source, loading) + _ensure_pad_token(source, model, tokenizer)
     mismatched = {key for key, *_ in loading["mismatched_keys"]}

@@ -28,6 +28,7 @@ _WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+REVERSIBLE = ("reformer",)
 _ADAPTER = "adapter_config.json"
 _JSON = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 """What transformers reads of a folder beside config.json, where it is there; its errors come late and name no file."""
@@ -106,6 +107,20 @@ def cannot_load(source: ModelSource, what: str, error: Exception, causal: bool =
     return InputError(f"Model '{source.name}': its {what} cannot be loaded as a {kind}: {reason} To go on, {WAYS_OUT}.")
 
 
+def check_type(name: str, model_type: Any) -> None:
+    """Refuse a type of model in whose layers no adapter could learn.
+
+    Raises:
+        InputError: If its layers are reversible: they compute gradients themselves, and where all that comes in is
+            frozen, none.
+    """
+    if model_type in REVERSIBLE:
+        raise InputError(
+            f"Model '{name}': is a {model_type}, whose reversible layers give adapters on frozen weights no gradient, "
+            "LoRA's neither; choose a model of another type."
+        )
+
+
 def hub_need(name_or_path: str) -> Need | None:
     """What a model needs of the hub, or ``None`` where it needs nothing."""
     here = name_or_path == DEMO or Path(name_or_path).expanduser().exists()
@@ -117,7 +132,8 @@ def hub_need(name_or_path: str) -> Need | None:
 def _folder(name: str, path: Path) -> ModelSource:
     if not (path / "config.json").is_file():
         raise _lacks(name, path, "config.json")
-    read_object(path / "config.json", "model's configuration", foreign=True)
+    config = read_object(path / "config.json", "model's configuration", foreign=True)
+    check_type(name, config.get("model_type"))
     weights = next((path / weight for weight in _WEIGHTS if (path / weight).is_file()), None)
     if weights is None:
         raise _lacks(name, path, "weights (model.safetensors or pytorch_model.bin)")

@@ -15,6 +15,7 @@ from tiny_models import CAUSAL, FAMILIES, tiny_causal, tiny_causal_batch, tiny_t
 from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_architecture, tiny_data
 from torch import Tensor, nn
 
+from morenas.base.errors import RunError
 from morenas.base.seeds import derive
 from morenas.finetune.attach import attach
 from morenas.finetune.loop import FinetuneData, finetune
@@ -221,3 +222,12 @@ def test_a_lazy_log_still_finds_the_first_one() -> None:
         losses.drain()
     assert caught.value.at == at(2)
     assert caught.value.value == float("inf")
+
+
+def test_adapters_that_get_no_gradient_end_the_training(tmp_path: Path) -> None:
+    """As in reversible layers, which compute their gradients themselves: the head alone would learn."""
+    model: Any = tiny_adapted(Lora(rank=2), "bert")
+    encoder = model.get_base_model().bert.encoder
+    encoder.forward = torch.no_grad()(encoder.forward)
+    with pytest.raises(RunError, match="No adapter of BertForSequenceClassification gets a gradient"):
+        trained(model, tmp_path)

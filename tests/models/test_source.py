@@ -90,6 +90,12 @@ def test_an_adapter_beside_the_model_is_refused(folder: Path) -> None:
         resolve_model(str(folder))
 
 
+def test_a_model_of_reversible_layers_is_refused(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "reformer"}')
+    with pytest.raises(InputError, match=r"is a reformer, whose reversible layers give adapters .* no gradient"):
+        resolve_model(str(folder))
+
+
 def test_marks_are_read_from_the_files_of_the_tokenizer(folder: Path) -> None:
     assert marks_in(resolve_model(str(folder))) == ["[SEP]", "[CLS]", "[PAD]"]
     assert {*marks_in(resolve_model(str(folder)))} == {*marks_of(tiny_tokenizer())}
