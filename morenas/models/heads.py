@@ -57,6 +57,23 @@ def head_config(num_labels: int, label_names: Sequence[str] | None, kind: str) -
     }
 
 
+def start_at(model: nn.Module, new_keys: Iterable[str], value: float) -> None:
+    """Let a new head of one output begin near a value: in the bias of its last layer, where that has one.
+
+    From zero, labels about 3 would first of all have every adapter push the same way, far beyond what it learns later.
+
+    Args:
+        new_keys: Parameters that are in no checkpoint.
+    """
+    import torch
+
+    biases = [model.get_parameter(key) for key in new_keys if key.endswith("bias")]
+    with torch.no_grad():
+        for bias in biases:
+            if bias.shape == (1,):
+                bias.fill_(value)
+
+
 def head_to_come(source: ModelSource, labels: Mapping[str, Any]) -> tuple[str, ...]:
     """The head that a classifier will have, found without its weights: quantization must know it before they load."""
     return find_head(_skeleton(source, labels))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from morenas.base.errors import InputError
 from morenas.base.kinds import CAUSAL
-from morenas.models.heads import find_head, head_config, head_to_come
+from morenas.models.heads import find_head, head_config, head_to_come, start_at
 from morenas.models.pooling import RECORDED, check_pooling, pool_by_mean
 from morenas.models.quiet import quiet_transformers
 from morenas.models.source import ModelSource, cannot_load, check_type, resolve_model
@@ -52,6 +52,7 @@ def load_pretrained(
     weights: FrozenWeights = FrozenWeights(),  # noqa: B008  it is frozen
     pooling: str = "own",
     trust_remote_code: bool = False,
+    mean_label: float = 0.0,
 ) -> Pretrained:
     """Load a model by ``AutoModelForSequenceClassification``, or by ``AutoModelForCausalLM`` for a causal kind.
 
@@ -68,6 +69,7 @@ def load_pretrained(
         pooling: "mean" lets the head of an encoder read the mean of all tokens; "own" what the model gives it by
             itself, or what its config records of an earlier "mean".
         trust_remote_code: Run code that the model's own folder brings; else a model that needs such code is refused.
+        mean_label: Of a regression: where a new head begins.
     Raises:
         InputError: If the model is missing, incomplete, damaged or of another kind, or if this machine cannot keep its
             weights as ``weights`` says, or if it cannot pool so.
@@ -86,6 +88,8 @@ def load_pretrained(
     mismatched = {key for key, *_ in loading["mismatched_keys"]}
     new = set(loading["missing_keys"]) | mismatched
     _check_base(source, model, new, mismatched)
+    if kind == "regression":
+        start_at(model, new, mean_label)
     if causal:
         _check_causal(source, model, new)
     if not causal and "mean" in (pooling, getattr(model.config, RECORDED, "own")):

@@ -6,6 +6,8 @@ import gc
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from morenas.base.seeds import derive
 from morenas.models import Pretrained, load_pretrained
 from morenas.models.weights import FrozenWeights
@@ -38,6 +40,7 @@ class BaseModel:
     def _load(self) -> Pretrained:
         gc.collect()  # trainers are reference cycles: the model that was taken before would live on in one
         model, weights = self.config.model, frozen_weights(self.config, self.device)
+        regression = self.task.spec.kind == "regression"
         pretrained = load_pretrained(
             model.name_or_path,
             self.task.num_labels,
@@ -48,6 +51,7 @@ class BaseModel:
             weights,
             model.pooling,
             model.trust_remote_code,
+            float(np.mean(self.task.search_train["label"])) if regression else 0.0,
         )
         loaded: Any = pretrained.model
         if self.task.spec.causal:

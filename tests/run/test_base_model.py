@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_models import tiny_causal
+from tiny_models import save_tiny, tiny_causal
 from tiny_runs import SEARCH_WORDS, CommandLine, record_words
 from torch import nn
 
@@ -55,6 +56,23 @@ def test_what_is_asked_for_again_is_the_same_model_until_it_is_taken(llama: Path
     assert again is not first
     own, other = first.state_dict(), again.state_dict()
     assert own.keys() == other.keys() and all(torch.equal(own[name], other[name]) for name in own)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_new_head_of_a_regression_begins_at_the_mean_label_and_a_trained_one_where_it_stands(
+    trained: bool, tmp_path: Path
+) -> None:
+    texts = [{"text": f"word {number}", "label": 40.0 + number} for number in range(60)]
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, texts)).replace("word", split))
+    spec = TaskSpec("heights", ("text",), ("pearson",), kind="regression", data_dir=str(tmp_path))
+    task = load_task(spec, seed=0)
+    folder = save_tiny("roberta", tmp_path / "model", num_labels=1 if trained else None)
+    model: Any = BaseModel(SearchRunConfig(model=Model(name_or_path=str(folder))), task, "cpu").get().model
+    bias = model.classifier.out_proj.bias.item()
+    mean = sum(task.search_train["label"]) / len(task.search_train["label"])
+    assert mean > 50 and bias == (pytest.approx(mean) if not trained else 0)
+    assert not model.classifier.dense.bias.any()  # of another layer
 
 
 def test_a_model_that_was_taken_and_left_in_a_cycle_is_gone_before_the_next_is_loaded(
