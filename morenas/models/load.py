@@ -201,6 +201,11 @@ def _limit_to_positions(tokenizer: PreTrainedTokenizerBase, model: PreTrainedMod
     """Lower the tokenizer's limit to the model's number of positions, which not every tokenizer knows."""
     from torch import nn
 
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise InputError(
+            f"Model '{model.name_or_path}': model_max_length in its tokenizer_config.json is no number "
+            f"({tokenizer.model_max_length!r:.60}); restore the file."
+        )
     positions = getattr(model.config, "max_position_embeddings", None) or 0
     if positions > 0:  # XLNet has no limit and gives -1
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from morenas.base.errors import InputError
 from morenas.base.files import read_object
 from morenas.base.hub import Need, require_hub
+from morenas.models.sizes import check_sizes
 
 DEMO = "demo"
 PICKLE = b"\x80"  # its first byte
@@ -150,6 +151,7 @@ def _folder(name: str, path: Path) -> ModelSource:
     shards = _shards(weights)
     for shard in shards:
         _check_whole(name, shard)
+    check_sizes(name, config, shards)
     return ModelSource(name, str(path), shards)
 
 

@@ -96,6 +96,25 @@ def test_a_model_of_reversible_layers_is_refused(folder: Path) -> None:
         resolve_model(str(folder))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("num_hidden_layers", 10**7, "num_hidden_layers=10,000,000, and its weights hold .* tensors"),
+        ("hidden_size", 2**16, "hidden_size=65,536, and its weights hold no size above"),
+        ("vocab_size", 2**40, "vocab_size="),
+        ("intermediate_size", 2**33, "intermediate_size="),
+        ("text_config", {"hidden_size": 2**40}, "hidden_size="),
+    ],
+)
+def test_a_size_that_no_weight_comes_near_is_refused_before_it_is_made(
+    folder: Path, key: str, value: object, said: str
+) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {key: value}))
+    with pytest.raises(InputError, match=said):
+        resolve_model(str(folder))
+
+
 def test_marks_are_read_from_the_files_of_the_tokenizer(folder: Path) -> None:
     assert marks_in(resolve_model(str(folder))) == ["[SEP]", "[CLS]", "[PAD]"]
     assert {*marks_in(resolve_model(str(folder)))} == {*marks_of(tiny_tokenizer())}
