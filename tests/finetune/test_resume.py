@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from forked import Forked
 from tiny_training import SETTINGS, Recorder, tiny_adapted, tiny_architecture, tiny_data
 from torch import Tensor
 
@@ -162,12 +160,3 @@ def test_frozen_weights_are_not_in_a_checkpoint(tmp_path: Path) -> None:
     folder = interrupted(tmp_path)
     trainable = sum(p.numel() for p in tiny_adapted(METHODS[0]).parameters() if p.requires_grad)
     assert (folder / "trained.safetensors").stat().st_size < 4 * trainable + 8192
-
-
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(forked: Forked, tmp_path: Path) -> None:
-    here = Path(__file__).parent
-    done = forked(here / "kill_and_resume.py", tmp_path, str(tmp_path), path=[here.parents[1], here.parent])
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout.splitlines()[-1])
-    assert report["kills"] >= 2
-    assert len(set(report["adapters"])) == 1 and len(report["adapters"]) == 2
