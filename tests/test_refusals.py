@@ -233,6 +233,18 @@ def test_what_is_wrong_in_files_is_refused_without_torch(tiny_model: Path, tmp_p
     assert done.stdout.strip() == "[]"
 
 
+def test_a_name_in_an_error_does_not_command_the_terminal(
+    command: CommandLine, tiny_model: Path, tmp_path: Path
+) -> None:
+    data = write_task(tmp_path / "data")
+    with (data / "train.jsonl").open("a") as file:
+        file.write(json.dumps({"text": "a dog", "label": "\x1b[2J\x1b]0;title\x07\x9b31m"}) + "\n")
+    done = command("search", *task_words(data, tiny_model, tmp_path / "run"), "task.label_names=[no,yes]")
+    assert refused(done, "train.jsonl, line 161") and not {"\x1b", "\x07", "\x9b"} & {*done.err}
+    done = command("search", "+task=demo", "model.name_or_path='\x1b[2J'")
+    assert refused(done, "\\x1b[2J") and "\x1b" not in done.err
+
+
 def test_text_that_is_not_utf8_names_the_file(command: CommandLine, tiny_model: Path, tmp_path: Path) -> None:
     data = write_task(tmp_path / "data")
     (data / "train.jsonl").write_bytes(b'{"text": "caf\xe9", "label": 1}\n' * 50)

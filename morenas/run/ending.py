@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import NoReturn
@@ -83,5 +84,10 @@ def fail(message: str) -> NoReturn:
 
 
 def _end(message: str, status: int) -> NoReturn:
-    print(f"morenas: {message}", file=sys.stderr)
+    print(f"morenas: {_shown(message)}", file=sys.stderr)
     sys.exit(status)
+
+
+def _shown(message: str) -> str:
+    """A message in which no name of somebody else's, such as a column's, commands the terminal."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", message)

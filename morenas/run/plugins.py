@@ -18,14 +18,14 @@ from morenas.run.sections import section
 
 
 def load(modules: Iterable[str]) -> None:
-    """Import plug-ins, from the folder that the command runs in too.
+    """Import plug-ins, from the folder that the command runs in too, but for ``python -P``.
 
     Raises:
         InputError: If one cannot be imported.
     """
     here = os.getcwd()
-    if not {"", here} & set(sys.path):
-        sys.path.insert(0, here)
+    if not sys.flags.safe_path and not {"", here} & set(sys.path):
+        sys.path.append(here)
     load_plugins(modules)
 
 

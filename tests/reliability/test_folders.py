@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,21 @@ def test_our_own_configs_cannot_be_replaced(command: CommandLine, folder: Path) 
     for option in ("--config-path", "-cp", "--config-name", "-cn"):
         done = command("search", option, str(folder), "+task=demo")
         assert done.status == 2 and f"{option}: configs of your own stand beside" in done.err
+
+
+def test_with_python_p_nothing_of_the_current_folder_is_imported(folder: Path) -> None:
+    """As docs/promises.md says; without it Python looks there first, whatever the program."""
+    for name in ("hydra", "omegaconf", "jsonschema", "numpy", "torch", "not_mine"):
+        (folder / f"{name}.py").write_text("from pathlib import Path\n(Path(__file__).parent / 'code-ran').touch()\n")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+    def run(*words: str, options: Sequence[str] = ("-P",)) -> str:
+        command = [sys.executable, *options, "-m", *words]
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True).stderr
+
+    assert "threads" in run("morenas.search", "+task=demo", "threads=0")
+    assert "plugins=not_mine: cannot be imported" in run("morenas.search", "+task=demo", "plugins=[not_mine]")
+    assert "holds no results.json" in run("morenas.compare", ".")
+    assert not (folder / "code-ran").exists()
+    run("morenas.compare", ".", options=())
+    assert (folder / "code-ran").exists()  # the trap works
