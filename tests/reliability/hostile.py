@@ -74,6 +74,17 @@ def changed(draw: Callable[..., Any], document: Any) -> Any:
     return copy
 
 
+@st.composite
+def damaged(draw: Callable[..., Any], whole: bytes) -> bytes:
+    """A file that was cut short, or of which a few bytes are others."""
+    if draw(st.booleans()):
+        return whole[: draw(st.integers(0, len(whole) - 1))]
+    changed = bytearray(whole)
+    for place in draw(st.lists(st.integers(0, len(whole) - 1), min_size=1, max_size=8)):
+        changed[place] = draw(st.integers(0, 255))
+    return bytes(changed)
+
+
 def written(path: Path, document: Any) -> Path:
     """A file of a document, or of a text as it is."""
     text = document if isinstance(document, str) and document in TEXTS else json.dumps(document)

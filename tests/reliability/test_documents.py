@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
-from hostile import TEXTS, changed, only_refused, safetensors, try_all, written
+from hostile import TEXTS, changed, damaged, only_refused, safetensors, try_all, written
 from hypothesis import strategies as st
 from run_documents import RESULTS
 
@@ -133,6 +134,22 @@ ROWS = st.lists(
 )
 
 
+def whole_file(ending: str, folder: Path) -> bytes:
+    """A file that is as it should be."""
+    rows = pandas.DataFrame(
+        {"text": [f"text {i} é" for i in range(9)], "label": range(9), "more": [[1, 2], [], [3]] * 3}
+    )
+    path = folder / f"whole{ending}"
+    if ending == ".parquet":
+        rows.to_parquet(path)
+    elif ending in (".json", ".jsonl"):
+        rows.to_json(path, orient="records", lines=ending == ".jsonl")
+    else:
+        rows.to_csv(path, index=False, sep="\t" if ending == ".tsv" else ",")
+    assert read_table(path).rows
+    return path.read_bytes()
+
+
 def data(examples: int, ending: str, folder: Path) -> int:
     def check_file(content: bytes) -> None:
         path = folder / f"train{ending}"
@@ -141,7 +158,7 @@ def data(examples: int, ending: str, folder: Path) -> int:
             read_table(path)
 
     rows = ROWS.map(lambda rows: "\n".join(map(json.dumps, rows)).encode())
-    return try_all(st.one_of(st.binary(max_size=200), rows), examples, check_file)
+    return try_all(st.one_of(st.binary(max_size=200), rows, damaged(whole_file(ending, folder))), examples, check_file)
 
 
 @pytest.mark.parametrize("ending", [*READERS, ".csv.gz"])
