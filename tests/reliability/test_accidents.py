@@ -17,33 +17,22 @@ DISK = ["FULL", "READ_ONLY"]
 
 
 @pytest.fixture(scope="module")
-def sampled(forked: Forked, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Found]:
-    of_a_search = {"KILL": 1, "KILL_HALFWAY": 1, "CUT": 1, "FULL": 1, "READ_ONLY": 1}
-    of_others = {"KILL": 1, "FULL": 1}
-    return happened(
-        forked,
-        tmp_path_factory.mktemp("accidents"),
-        {"work": "search", "faults": list(of_a_search), "sample": of_a_search, "twice": 1, "moments": 1},
-        *({"work": work, "faults": list(of_others), "sample": of_others} for work in ("lora", "benchmark")),
-    )
+def sampled(forked: Forked, tmp_path_factory: pytest.TempPathFactory) -> Found:
+    sample = {"KILL": 1, "KILL_HALFWAY": 1, "CUT": 1, "FULL": 1}
+    plan = {"work": "search", "faults": list(sample), "sample": sample, "moments": 1}
+    return happened(forked, tmp_path_factory.mktemp("accidents"), plan)["search"]
 
 
-def test_a_search_outlives_a_sample_of_accidents(sampled: dict[str, Found]) -> None:
-    assert sampled["search"].accidents == 7
-    assert not sampled["search"].wrong
+def test_a_search_outlives_a_sample_of_accidents(sampled: Found) -> None:
+    assert sampled.accidents == 5
+    assert not sampled.wrong
 
 
-def test_the_file_operations_of_native_code_are_among_them(sampled: dict[str, Found]) -> None:
-    written = sampled["search"].written
+def test_the_file_operations_of_native_code_are_among_them(sampled: Found) -> None:
+    written = sampled.written
     assert "metrics.jsonl" in written  # by Python
     assert "optimizer.pt" in written  # by torch, in C++
     assert any(name.startswith(".tmp") for name in written)  # by safetensors, in Rust, before it is renamed
-
-
-@pytest.mark.parametrize("work", ["lora", "benchmark"])
-def test_what_another_command_writes_is_there_whole_or_not_at_all(work: str, sampled: dict[str, Found]) -> None:
-    assert sampled[work].accidents == 2
-    assert not sampled[work].wrong
 
 
 @pytest.mark.slow

@@ -92,6 +92,7 @@ def test_our_own_configs_cannot_be_replaced(command: CommandLine, folder: Path) 
         assert done.status == 2 and f"{option}: configs of your own stand beside" in done.err
 
 
+@pytest.mark.slow
 def test_with_python_p_nothing_of_the_current_folder_is_imported(folder: Path) -> None:
     """As docs/promises.md says; without it Python looks there first, whatever the program."""
     for name in ("hydra", "omegaconf", "jsonschema", "numpy", "torch", "not_mine"):
