@@ -31,6 +31,33 @@ if TYPE_CHECKING:  # imported in the fixtures: the process that hands tests out 
 gc.disable()  # until all is collected: importing leaves no garbage, and looking for it takes a sixth of the time
 
 
+DEAREST = (
+    "tests/reliability/test_accidents.py",
+    "tests/test_refusals.py",
+    "tests/test_examples.py",
+    "tests/benchmark/test_run.py",
+    "tests/search/test_phase.py",
+    "tests/run/test_configs.py",
+    "tests/test_language_runs.py",
+    "tests/search/test_engine.py",
+    "tests/run/test_launch.py",
+    "tests/test_resume.py",
+    "tests/test_quantized.py",
+    "tests/search/test_spectral_start.py",
+)
+"""Files of ten seconds and more. They go first, so that two processes are done at the same time."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the order below; xdist would begin with the files of most tests."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The dearest files first."""
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in DEAREST)
+
+
 def pytest_collection_finish() -> None:
     """Leave what the libraries hold alone from now on: looking through it for garbage takes longer than many a test."""
     gc.collect()

@@ -18,6 +18,7 @@ from hydra.core.default_element import ResultDefault
 from omegaconf import DictConfig
 
 from morenas.run import composing, launch
+from morenas.tasks.sources import demo
 
 _list_files, _merge_files = composition.create_defaults_list, ConfigLoaderImpl._compose_config_from_defaults_list
 _lists: dict[Hashable, Any] = {}
@@ -31,6 +32,7 @@ def keep() -> None:
     """
     patch = pytest.MonkeyPatch()
     patch.setattr(composing, "doors_of", cache(composing.doors_of))
+    patch.setattr(demo, "demo_examples", cache(demo.demo_examples))
     for name in ("register_schema", "text_keys", "known_keys"):
         patch.setattr(launch, name, cache(getattr(launch, name)))
     patch.setattr(composition, "create_defaults_list", _chosen_files)
