@@ -9,7 +9,9 @@ import contextlib
 import errno
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -26,7 +28,8 @@ def exit_status() -> Iterator[None]:
     Any other error is a fault of morenas or of the machine: it keeps its traceback, and ends with status 1.
     """
     try:
-        yield
+        with _terminable():
+            yield
         sys.stdout.flush()
     except InputError as error:
         refuse(str(error))
@@ -41,6 +44,19 @@ def exit_status() -> Iterator[None]:
         fail(f"failed: {lost}; once it can be, run the same command again.")
     except KeyboardInterrupt:
         fail("interrupted.")
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM, which schedulers send some time before they kill, end the work as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def unwritten(error: BaseException) -> WriteError | None:

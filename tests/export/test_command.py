@@ -106,16 +106,6 @@ def test_a_lora_run_of_another_scale_or_of_mixed_ranks_is_rewritten_for_servers(
         assert plain_peft.measure("lora", str(tmp_path / folder), str(tiny_model), tests)[0] == measured(directory)
 
 
-def test_an_export_copies_the_files_that_it_knows_and_nothing_that_links_point_to(
-    lora_run: Path, tmp_path: Path
-) -> None:
-    directory = shutil.copytree(lora_run, tmp_path / "run")
-    (tmp_path / "secret").write_text("secret")
-    (directory / "adapter" / "link").symlink_to(tmp_path / "secret")
-    export(f"run={directory}", "to=lora", f"out={tmp_path / 'out'}")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"adapter_config.json", ADAPTER, "README.md"}
-
-
 @pytest.mark.parametrize("method", ["head", "full"])
 @pytest.mark.parametrize("form", ["lora", "more"])
 def test_a_run_without_adapters_is_merged_alone(

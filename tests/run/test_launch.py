@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +166,19 @@ def test_work_that_is_cut_off_says_how_to_go_on(
         done = command("search", *words)
         assert done.status == status and said in done.err
     assert (tmp_path / "run" / ".hydra" / "run.json").exists()
+
+
+def test_a_run_that_is_terminated_says_how_to_go_on(
+    command: CommandLine, tiny_task: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(
+        "morenas.search.engine.search_architecture", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    done = command("search", *task_words(tiny_task, tiny_model, tmp_path / "run"), *SEARCH_WORDS)
+    said = f"morenas: interrupted; go on with: python -m morenas.search resume={tmp_path / 'run'}"
+    assert done.status == 1 and done.err.strip() == said
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize(
