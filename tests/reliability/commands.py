@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ SAYS = {"FULL": "No space left on device", "READ_ONLY": "Read-only file system"}
 
 
 @dataclass
-class Work:
+class Work(ABC):
     """A command, where it writes, and how it goes on.
 
     Attributes:
@@ -38,13 +39,13 @@ class Work:
     out: Path
     words: list[str]
 
+    @abstractmethod
     def execute(self, words: list[str]) -> int:
         """Run it in this process; its exit status."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_done(self) -> bool:
         """Whether what it was to make is there."""
-        raise NotImplementedError
 
     def next_words(self) -> list[str]:
         """What a user types after an accident."""
@@ -61,13 +62,13 @@ class Work:
         lacking = [part for part in ("morenas: ", str(self.out), SAYS[fault], way_out) if part not in err]
         return wrong + [f"does not say {part!r}: {err}" for part in lacking]
 
+    @abstractmethod
     def right_status(self, err: str) -> int:
         """2 where it was refused before any work, and 1 where work was begun."""
-        raise NotImplementedError
 
+    @abstractmethod
     def way_on(self) -> str:
         """What it tells to do where it failed at work."""
-        raise NotImplementedError
 
     def went_on(self, status: int, err: str, was_done: bool) -> list[str]:
         """What is wrong with how it ended after an accident."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from hypothesis import strategies as st
 from morenas.base.errors import InputError
 
 SECONDS = 2.0
+LOADING = 60.0
+"""Seconds where a whole model is loaded, and its library for the first time."""
 DEEP = "[" * 100_000 + "]" * 100_000
 TEXTS = (
     "",
@@ -98,15 +99,19 @@ def safetensors(header: Any, data: bytes = b"\0" * 64) -> bytes:
     return struct.pack("<Q", len(text)) + text + data
 
 
-@contextmanager
-def only_refused(seconds: float = SECONDS) -> Iterator[None]:
-    """Nothing but an InputError, and in time of the processor: the machine may be busy with other things."""
-    began = time.process_time()
+def refuses(read: Callable[[], object], seconds: float = SECONDS) -> bool:
+    """Whether a reader refuses what it is given, or takes it; no other error, and in time of the processor.
+
+    The machine may be busy with other things.
+    """
+    began, refused = time.process_time(), False
     try:
-        yield
+        read()
     except InputError as error:
         assert str(error).strip() and len(str(error)) < 5000
+        refused = True
     assert time.process_time() - began < seconds
+    return refused
 
 
 def try_all(documents: st.SearchStrategy[Any], examples: int, check: Callable[[Any], object]) -> int:

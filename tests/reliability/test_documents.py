@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas
 import pytest
-from hostile import TEXTS, changed, damaged, only_refused, safetensors, try_all, written
+from hostile import TEXTS, changed, damaged, refuses, safetensors, try_all, written
 from hypothesis import strategies as st
 from run_documents import RESULTS
 
@@ -91,18 +91,22 @@ DOCUMENTS: dict[str, tuple[str, Any, Callable[[Path], Callable[[], object]]]] = 
 """Name to file, a valid document, and what reads the file of a folder."""
 
 
-def check(name: str, document: Any, folder: Path) -> None:
+TAKEN = {("phases", "[]"), ("any object", '{"a": "\\ud800"}')}
+"""Texts that are documents of a kind after all: no phase yet, and JSON of half a character."""
+
+
+def check(name: str, document: Any, folder: Path) -> bool:
+    """Whether the reader of a kind of document refuses one."""
     file, _, read = DOCUMENTS[name]
     (folder / file).parent.mkdir(parents=True, exist_ok=True)
     written(folder / file, document)
-    with only_refused():
-        read(folder)()
+    return refuses(lambda: read(folder)())
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_what_is_no_document_is_refused(name: str, text: str, tmp_path: Path) -> None:
-    check(name, text, tmp_path)
+    assert check(name, text, tmp_path) == ((name, text) not in TAKEN)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -112,14 +116,13 @@ def test_a_link_to_no_file_and_a_pipe_are_refused(name: str, tmp_path: Path) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     for make in (lambda: path.symlink_to("/dev/zero"), lambda: os.mkfifo(path), lambda: path.mkdir()):
         make()
-        with only_refused():
-            read(tmp_path)()
+        assert refuses(lambda: read(tmp_path)())
         path.rmdir() if path.is_dir() else path.unlink()
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_changed_document_is_taken_or_refused(name: str, tmp_path: Path) -> None:
-    try_all(changed(DOCUMENTS[name][1]), 12, lambda document: check(name, document, tmp_path))
+    assert try_all(changed(DOCUMENTS[name][1]), 12, lambda document: check(name, document, tmp_path)) > 6
 
 
 @pytest.mark.slow
@@ -154,8 +157,7 @@ def data(examples: int, ending: str, folder: Path) -> int:
     def check_file(content: bytes) -> None:
         path = folder / f"train{ending}"
         path.write_bytes(content)
-        with only_refused():
-            read_table(path)
+        refuses(lambda: read_table(path))
 
     rows = ROWS.map(lambda rows: "\n".join(map(json.dumps, rows)).encode())
     return try_all(st.one_of(st.binary(max_size=200), rows, damaged(whole_file(ending, folder))), examples, check_file)
@@ -172,7 +174,10 @@ def test_many_bytes_are_rows_or_refused(ending: str, tmp_path: Path) -> None:
     assert data(2000, ending, tmp_path) >= 300
 
 
+WHOLE: list[Any] = [{"__metadata__": {"info": "{}"}, "a": {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}}]
+"""Headers that go with 64 bytes of data."""
 HEADERS: list[Any] = [
+    *WHOLE,
     {},
     {"__metadata__": {"info": "{}"}},
     {"__metadata__": {"info": "[" * 100_000}},
@@ -183,31 +188,27 @@ HEADERS: list[Any] = [
     {"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 64]}},
     {"a": {"dtype": "X99", "shape": [16], "data_offsets": [0, 64]}},
     {"a": {"dtype": "F32", "shape": [16], "data_offsets": [64, 0]}},
-    {"__metadata__": {"info": "{}"}, "a": {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}},
     b"{" * 1000,
     b"\xff\xfe",
 ]
 
 
 @pytest.mark.parametrize("header", HEADERS, ids=range(len(HEADERS)))
-def test_any_header_of_tensors_is_read_or_refused(header: Any, tmp_path: Path) -> None:
+def test_a_header_that_does_not_go_with_its_data_is_refused(header: Any, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(safetensors(header))
-    with only_refused():
-        load_tensors(path)
+    assert refuses(lambda: load_tensors(path)) == (header not in WHOLE)
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "tokenizer.json").write_text("{}")
-    with only_refused():
-        resolve_model(str(tmp_path))
+    assert refuses(lambda: resolve_model(str(tmp_path))) == (header not in WHOLE)
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+b", "(.*)*!", "(x|xx)+y", "(", "[", "*"])
-def test_a_pattern_cannot_hang(pattern: str) -> None:
+def test_a_pattern_that_would_hang_or_is_none_is_refused(pattern: str) -> None:
     from torch import nn
 
     model = nn.ModuleDict({"a" * 40 + "x" * 40: nn.Linear(2, 2)})
-    with only_refused():
-        target_linears(model, pattern)
+    assert refuses(lambda: target_linears(model, pattern))
 
 
 @pytest.mark.parametrize("shape", [(2**60, 1), (1, 2**60), (2**30, 2**30)])
