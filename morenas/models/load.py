@@ -14,6 +14,7 @@ from morenas.models.pooling import RECORDED, check_pooling, pool_by_mean
 from morenas.models.quiet import quiet_transformers
 from morenas.models.source import ModelSource, cannot_load, check_type, resolve_model
 from morenas.models.weights import FrozenWeights
+from morenas.models.whole import check_base, layers_left_out
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,10 +85,10 @@ def load_pretrained(
     model, loading = _load_model(source, causal, options, seed)
     check_type(source.name, model.config.model_type)
     tokenizer = _load_tokenizer(source)
-    notes = _notes(source, loading) + _ensure_pad_token(source, model, tokenizer)
+    notes = _notes(source, model, loading) + _ensure_pad_token(source, model, tokenizer)
     mismatched = {key for key, *_ in loading["mismatched_keys"]}
     new = set(loading["missing_keys"]) | mismatched
-    _check_base(source, model, new, mismatched)
+    check_base(source.name, model, new, mismatched)
     if kind == "regression":
         start_at(model, new, mean_label)
     if causal:
@@ -142,23 +143,6 @@ def _load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             raise cannot_load(source, "tokenizer", error) from error
     tokenizer.padding_side = "right"  # position ids of decoders count from the left
     return tokenizer
-
-
-def _check_base(source: ModelSource, model: PreTrainedModel, new: set[str], mismatched: set[str]) -> None:
-    prefix = model.base_model_prefix + "."
-    base = [name for name, _ in model.named_parameters() if name.startswith(prefix)]
-    if other := [name for name in base if name in mismatched]:
-        raise InputError(
-            f"Model '{source.name}': {len(other)} of its weights have other shapes than config.json gives them (the "
-            f"first is {other[0]}); config.json and weights are of different models."
-        )
-    missing = [name for name in base if name in new]
-    if len(missing) > len(base) / 2:
-        raise InputError(
-            f"Model '{source.name}': its weights lack {len(missing)} of the {len(base)} tensors of "
-            f"{type(model).__name__} "
-            f"(the first is {missing[0]}); config.json and weights are of different models."
-        )
 
 
 def _check_causal(source: ModelSource, model: PreTrainedModel, new: set[str]) -> None:
@@ -216,9 +200,16 @@ def _limit_to_positions(tokenizer: PreTrainedTokenizerBase, model: PreTrainedMod
             tokenizer.model_max_length = min(tokenizer.model_max_length, usable)
 
 
-def _notes(source: ModelSource, loading: dict[str, Any]) -> tuple[str, ...]:
-    replaced = sorted(key for key, *_ in loading["mismatched_keys"])
-    return (f"'{source.name}' has a head for other labels; started anew: {', '.join(replaced)}.",) if replaced else ()
+def _notes(source: ModelSource, model: PreTrainedModel, loading: dict[str, Any]) -> tuple[str, ...]:
+    notes = []
+    if replaced := sorted(key for key, *_ in loading["mismatched_keys"]):
+        notes.append(f"'{source.name}' has a head for other labels; started anew: {', '.join(replaced)}.")
+    if others := layers_left_out(model, loading["unexpected_keys"]):
+        notes.append(
+            f"'{source.name}' has weights of more layers than config.json counts; {len(others)} tensors are left out "
+            f"(the first is {others[0]})."
+        )
+    return tuple(notes)
 
 
 def _ensure_pad_token(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +139,7 @@ def _folder(name: str, path: Path) -> ModelSource:
         raise _lacks(name, path, "config.json")
     config = read_object(path / "config.json", "model's configuration", foreign=True)
     check_type(name, config.get("model_type"))
+    _check_known(name, config)
     weights = next((path / weight for weight in _WEIGHTS if (path / weight).is_file()), None)
     if weights is None:
         raise _lacks(name, path, "weights (model.safetensors or pytorch_model.bin)")
@@ -153,6 +158,31 @@ def _folder(name: str, path: Path) -> ModelSource:
         _check_whole(name, shard)
     check_sizes(name, config, shards)
     return ModelSource(name, str(path), shards)
+
+
+def _check_known(name: str, config: Mapping[str, Any]) -> None:
+    """Refuse a type that transformers does not know, unless the folder brings its code: that is another question."""
+    model_type = config.get("model_type")
+    if isinstance(model_type, str) and "auto_map" not in config and not _known(model_type):
+        raise InputError(
+            f"Model '{name}': config.json says model_type={model_type!r:.60}, which this version of transformers does "
+            f"not know; correct it, or install a version that does. To go on, {WAYS_OUT}."
+        )
+
+
+def _known(model_type: str) -> bool:
+    if (loaded := sys.modules.get("transformers")) is not None:  # a plug-in may have registered a type of its own
+        return model_type in loaded.CONFIG_MAPPING
+    shipped = _shipped_types()
+    return not shipped or f'"{model_type}"' in shipped
+
+
+@cache
+def _shipped_types() -> str:
+    """The source in which transformers lists its types: importing it takes seconds, and torch."""
+    spec = find_spec("transformers")
+    folders = [] if spec is None else spec.submodule_search_locations or []
+    return "".join(path.read_text("utf-8") for folder in folders for path in Path(folder).glob("models/auto/*.py"))
 
 
 def _lacks(name: str, path: Path, what: str) -> InputError:

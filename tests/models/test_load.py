@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
 from tiny_models import (
     CAUSAL,
     FAMILIES,
@@ -119,9 +120,39 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
 def test_weights_of_another_size_are_refused_even_where_they_are_few(tmp_path: Path) -> None:
     save_tiny("bert", tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"vocab_size": 5}))
-    with pytest.raises(InputError, match=r"1 of its weights .*\(the first is bert.embeddings.word_embeddings.weight\)"):
+    (tmp_path / "config.json").write_text(json.dumps(config | {"type_vocab_size": 5}))
+    with pytest.raises(InputError, match=r"1 of its weights .*\(the first is bert.embeddings.token_type_embeddings"):
         load_pretrained(str(tmp_path), 2)
+
+
+def layers_of(folder: Path, layers: int) -> str:
+    """A tiny model of two layers whose config.json counts others."""
+    save_tiny("bert", folder)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["num_hidden_layers"] == 2
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": layers}))
+    return str(folder)
+
+
+def test_a_layer_that_the_weights_lack_is_not_started_from_random_numbers(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"its weights lack 16 of .*\(the first is bert.encoder.layer.2.*not whole"):
+        load_pretrained(layers_of(tmp_path, 3), 2)
+
+
+def test_a_tensor_that_the_weights_lack_inside_the_model_is_not_started_from_random_numbers(tmp_path: Path) -> None:
+    weights = save_tiny("bert", tmp_path) / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors[next(key for key in tensors if key.endswith("position_embeddings.weight"))]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"its weights lack 1 of .*\(the first is bert.embeddings.position_embeddings"):
+        load_pretrained(str(tmp_path), 2)
+
+
+def test_layers_that_config_json_does_not_count_are_left_out_and_said(tmp_path: Path) -> None:
+    pretrained = load_pretrained(layers_of(tmp_path, 1), 2)
+    (note,) = pretrained.notes
+    assert "weights of more layers than config.json counts; 16 tensors are left out" in note
+    assert "encoder.layer.1.attention.output.LayerNorm.bias)" in note
 
 
 @pytest.mark.parametrize(("family", "positions"), [("bert", 70), ("roberta", 69), *((f, 70) for f in CAUSAL)])
@@ -130,13 +161,6 @@ def test_texts_are_cut_where_the_positions_of_the_model_end(family: str, positio
     settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": 2000}))
     assert load_pretrained(str(tmp_path), 2).tokenizer.model_max_length == positions
-
-
-def test_a_model_type_that_nobody_knows_is_refused(tmp_path: Path) -> None:
-    save_tiny("bert", tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "nothing-known"}')
-    with pytest.raises(InputError, match="cannot be loaded"):
-        load_pretrained(str(tmp_path), 2)
 
 
 def test_a_damaged_pickle_of_weights_is_refused(tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_models import save_tiny, tiny_tokenizer
+from tiny_models import CAUSAL, FAMILIES, save_tiny, save_tiny_causal, tiny_tokenizer
+from transformers import CONFIG_MAPPING, AutoConfig, BertConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from morenas.base.errors import InputError
 from morenas.base.hub import Need
 from morenas.models import hub_need, resolve_model
 from morenas.models.marks import marks_in
+from morenas.models.source import _shipped_types
 from morenas.tasks.spelling import marks_of
 
 
@@ -104,15 +107,40 @@ def test_a_model_of_reversible_layers_is_refused(folder: Path) -> None:
         ("vocab_size", 2**40, "vocab_size="),
         ("intermediate_size", 2**33, "intermediate_size="),
         ("text_config", {"hidden_size": 2**40}, "hidden_size="),
+        ("hidden_size", 25, "hidden_size=25, and none of its tensors has that width"),
+        ("hidden_size", 70, "hidden_size=70, and none of its tensors has that width"),  # the number of positions
+        ("d_model", 25, "d_model=25, and none"),
+        ("vocab_size", 5, r"vocab_size=5, and embeddings.word_embeddings.weight has \d+ rows"),
+        ("model_type", "nothing-known", "model_type='nothing-known', which this version of transformers does not know"),
     ],
 )
-def test_a_size_that_no_weight_comes_near_is_refused_before_it_is_made(
+def test_a_configuration_of_other_weights_is_refused_before_a_model_is_made(
     folder: Path, key: str, value: object, said: str
 ) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {key: value}))
+    change_config(folder, key, value)
     with pytest.raises(InputError, match=said):
         resolve_model(str(folder))
+
+
+def change_config(folder: Path, key: str, value: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {key: value}))
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *CAUSAL])
+def test_no_model_is_refused_for_its_sizes_or_its_type(family: str, tmp_path: Path) -> None:
+    folder = save_tiny_causal(tmp_path, family) if family in CAUSAL else save_tiny(family, tmp_path)
+    assert resolve_model(str(folder)).local
+
+
+def test_a_type_that_a_plug_in_has_registered_is_known(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(BertConfig):
+        model_type = "my-own-type"
+
+    change_config(folder, "model_type", "my-own-type")
+    monkeypatch.setattr(CONFIG_MAPPING, "_extra_content", {})
+    AutoConfig.register("my-own-type", Own)
+    assert resolve_model(str(folder)).local
 
 
 def test_marks_are_read_from_the_files_of_the_tokenizer(folder: Path) -> None:
@@ -186,11 +214,28 @@ def test_a_hub_name_asks_the_hub_and_names_the_ways_out(name: str, monkeypatch: 
     assert "model.name_or_path=" in asked[0].way_out
 
 
-def test_resolving_imports_nothing_heavy(folder: Path) -> None:
-    program = (
-        "import sys; from morenas.models import resolve_model; resolve_model(sys.argv[1]); "
-        "print([m for m in ('torch', 'transformers', 'peft', 'datasets', 'huggingface_hub') if m in "
-        "sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+@pytest.mark.parametrize(
+    ("model_type", "said"), [("bert", "found"), ("nothing-known", "model_type='nothing-known', which this version")]
+)
+def test_a_model_is_found_or_refused_without_anything_heavy(folder: Path, model_type: str, said: str) -> None:
+    change_config(folder, "model_type", model_type)
+    done = subprocess.run([sys.executable, "-c", LOOK, str(folder)], capture_output=True, text=True, check=True)
+    answer, imported = done.stdout.strip().splitlines()
+    assert said in answer and imported == "[]"
+
+
+LOOK = """
+import sys
+from morenas.base.errors import InputError
+from morenas.models import resolve_model
+try:
+    print("found", resolve_model(sys.argv[1]))
+except InputError as error:
+    print(error)
+print([name for name in ("torch", "transformers", "peft", "datasets", "huggingface_hub") if name in sys.modules])
+"""
+
+
+def test_every_type_that_transformers_knows_is_found_in_its_source() -> None:
+    shipped = _shipped_types()
+    assert len(CONFIG_MAPPING_NAMES) > 100 and not [name for name in CONFIG_MAPPING_NAMES if f'"{name}"' not in shipped]
