@@ -141,8 +141,8 @@ def _check_request(request: Mapping[str, float], cost: str) -> None:
         raise InputError(f"No budget was given: {ways}.")
     if whole in request and len(request) > 1:
         raise InputError(
-            f"{spelled}: budget.{whole} already says the whole budget; {ways}. On the command line budget=custom leaves "
-            f"out what the default says: budget=custom budget.{whole}={request[whole]:g}."
+            f"{spelled}: budget.{whole} already says the whole budget; {ways}. On the command line budget=custom "
+            f"leaves out what the default says: budget=custom budget.{whole}={request[whole]:g}."
         )
     for key, value in request.items():
         if not 0 < value < math.inf:
