@@ -25,6 +25,7 @@ LAYERS: dict[str, set[str]] = {
     "search": {
         "base",
         "bilevel",
+        "compare",
         "finetune",
         "models",
         "run",
@@ -34,7 +35,7 @@ LAYERS: dict[str, set[str]] = {
         "tasks",
         "tracking",
     },
-    "finetune": {"adapters", "base", "models", "run", "space", "tasks", "tracking"},
+    "finetune": {"adapters", "base", "compare", "models", "run", "space", "tasks", "tracking"},
     "export": {"adapters", "base", "models", "monarch", "run", "space"},
     "compare": {"base", "run", "space", "tracking"},
     "benchmark": {

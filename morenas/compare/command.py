@@ -41,4 +41,15 @@ def execute(config: CompareConfig) -> None:
     print(write(table.compare([Path(run) for run in config.runs])))
 
 
+def table_of(folder: Path) -> str:
+    """The comparison of all runs in a folder, such as that of a sweep, for a README.
+
+    Raises:
+        InputError: If there are none, or one cannot be read.
+    """
+    from morenas.compare import table
+
+    return table.to_markdown(table.compare([folder]))
+
+
 COMMAND = WordCommand(ABOUT, CompareConfig, execute, places="runs")

@@ -27,6 +27,8 @@ from morenas.tracking.table import method_words
 PHASES = (("search", "finetune"), ("compare_lora",))
 IGNORED_KEYS = ("task", "task.data_dir", "model.name_or_path", "seed", "device", "threads", "tracking")
 """Keys of a command line whose values do not separate runs into rows."""
+IGNORED = ("hydra.", "hydra/", "sweep.")
+"""Nor do those that begin with one of these."""
 GROUP = ["task", "data", "model", "weights", "metric", "method", "settings"]
 """Columns that are equal in all runs of one row; such runs differ in their seeds only."""
 PLACE = ("data_dir", "sizes", "dropped_in_test", "fingerprint", "label_names", "rows")
@@ -132,7 +134,7 @@ def settings_of(command: str) -> tuple[str, ...]:
     """The settings of a command line, without task, seed, device and paths."""
     words = (word.lstrip("+") for word in shlex.split(command)[3:])
     return tuple(
-        sorted(word for word in words if word.split("=")[0] not in IGNORED_KEYS and not word.startswith("hydra."))
+        sorted(word for word in words if word.split("=")[0] not in IGNORED_KEYS and not word.startswith(IGNORED))
     )
 
 

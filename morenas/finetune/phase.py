@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from morenas.base.errors import InputError
 from morenas.base.kinds import CAUSAL
 from morenas.base.registry import registry
+from morenas.compare.command import table_of
 from morenas.finetune.config import FinetuneRunConfig
 from morenas.finetune.methods import Full, Head, Method, More
 from morenas.finetune.settings import TrainingSettings
@@ -45,7 +46,7 @@ def execute(config: FinetuneRunConfig, directory: RunDirectory) -> float:
         return publish(run, "finetune", [row])
 
 
-COMMAND = Command("finetune", ABOUT, FinetuneRunConfig, execute)
+COMMAND = Command("finetune", ABOUT, FinetuneRunConfig, execute, table_of)
 
 
 def chosen_method(config: FinetuneRunConfig) -> Method:

@@ -77,6 +77,21 @@ class TrackingConfig:
 
 
 @dataclass
+class SweepConfig:
+    """A sweep (-m), of which every run is a job.
+
+    Attributes:
+        again: What becomes of a job whose run is there already, as it is when the line of a sweep is typed again:
+            "skip" gives a sweeper the value of a complete run and goes on with a half-done one; "fail" refuses both.
+        objective: What a sweeper is given of each job: "value", the main metric on the select split; "adapter_params";
+            "seconds", of the whole run; several in this order for one that takes several.
+    """
+
+    again: str = one_of(("skip", "fail"), "skip")
+    objective: tuple[str, ...] = one_of(("value", "adapter_params", "seconds"), ("value",))
+
+
+@dataclass
 class RunConfig:
     """What a search and a fine-tune share.
 
@@ -96,4 +111,5 @@ class RunConfig:
     model: Any = field(default_factory=Model)
     training: Any = field(default_factory=TrainingKeys)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
     resume: str | None = None

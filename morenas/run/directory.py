@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from morenas.base.errors import InputError, WriteError
-from morenas.base.files import whole_directory, write_json, write_text, writing
+from morenas.base.files import finite, whole_directory, write_json, write_text, writing
 from morenas.base.registry import registry
 from morenas.base.unfinished import remove, sweep
 from morenas.run.reading import RECORD, RESULTS, is_complete, read_record, typed
@@ -144,7 +144,7 @@ class RunDirectory:
         if is_complete(self.path):
             raise InputError(f"{self.path}: holds a complete run; choose another hydra.run.dir, or remove it.")
         theirs = read_record(self.path).config if self._run.exists() else {}
-        differing = sorted(_differing_keys(resolved, theirs))
+        differing = differing_keys(resolved, theirs)
         if differing:
             raise InputError(
                 f"{self.path}: holds an unfinished run of another configuration (it differs in "
@@ -166,6 +166,15 @@ def literal(config: Any) -> Any:
     if isinstance(config, dict):
         return {name: literal(value) for name, value in config.items()}
     return [literal(value) for value in config] if isinstance(config, list | tuple) else config
+
+
+def differing_keys(ours: dict[str, Any], theirs: Any) -> list[str]:
+    """Full paths of the settings that two runs do not share, one of them as a file has it.
+
+    What is done with a sweep is no setting of its runs.
+    """
+    keys = _differing_keys(finite(ours), theirs)
+    return sorted(key for key in keys if key.partition(".")[0] != "sweep")
 
 
 def _differing_keys(ours: Any, theirs: Any, prefix: str = "") -> list[str]:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from morenas.base.consent import NAMED, named, only
 from morenas.base.errors import InputError, RunError
 from morenas.models.quiet import quiet_quantizers
-from morenas.run import plugins
+from morenas.run import plugins, sweeps
 from morenas.run.composing import (
     Schema,
     config_directory,
@@ -32,15 +33,15 @@ from morenas.run.composing import (
     to_config,
 )
 from morenas.run.directory import RunDirectory, literal
-from morenas.run.ending import REFUSED, exit_status, fail, refuse, unwritten
+from morenas.run.ending import FAILED, REFUSED, exit_status, fail, refuse, unwritten
 from morenas.run.folders import checked_folders
 from morenas.run.hydra_errors import explain
+from morenas.run.labels import labelled
 from morenas.run.listing import HELP
 from morenas.run.processes import check_alone
 from morenas.run.quoting import at_home, kept_as_text, key_of
-from morenas.run.reading import RunRecord, read_unfinished, typed
+from morenas.run.reading import RunRecord, is_complete, read_unfinished, typed
 from morenas.run.usage import usage
-from morenas.tracking.wandb import NAME_LENGTH
 
 CONFIGS = Path(config_directory())
 TRUST = "model.trust_remote_code"
@@ -58,16 +59,51 @@ class Command:
         about: What it does, with examples, for ``--help``.
         schema: Its typed configuration.
         execute: Does the work in a run directory; returns the metric on the select split, which a sweeper maximizes.
+        compare: Makes one table of all complete runs in a folder.
     """
 
     name: str
     about: str
     schema: Schema
     execute: Callable[[Any, RunDirectory], float]
+    compare: Callable[[Path], str]
 
 
-class _JobRefused(Exception):
-    """A job's input was refused, and the error has been printed."""
+class _JobEnded(Exception):
+    """A job of a sweep has failed or was refused, and the error has been printed; its argument is the exit status."""
+
+
+class Job:
+    """What Hydra calls for every run: here, or where a launcher sends it.
+
+    Args:
+        words: Of the command line.
+    """
+
+    def __init__(self, command: Command, words: Sequence[str]) -> None:
+        self.command, self.words, self.begun = command, words, False
+
+    def __call__(self, composed: DictConfig) -> float | list[float]:
+        self.begun = True
+        return _job(self.command, composed)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (self.command, self.words)
+
+
+class _SentJob(Job):
+    """A job in a process that this module has not started."""
+
+    def __call__(self, composed: DictConfig) -> float | list[float]:
+        with labelled(f"[{HydraConfig.get().job.num}] "), checked_folders(self.words):
+            return super().__call__(composed)
+
+
+def _received(command: Command, words: Sequence[str]) -> Job:
+    """A job out of a pickle: a process that a launcher has started knows nothing of what ``launch`` has done."""
+    quiet_quantizers()
+    prepare(command.name, command.schema, words)
+    return _SentJob(command, words)
 
 
 def launch(command: Command) -> None:
@@ -86,8 +122,8 @@ def launch(command: Command) -> None:
                 _launch(command, words)
             except (HydraException, OmegaConfBaseException) as error:
                 raise InputError(_explained(error, command.schema)) from error
-    except _JobRefused:
-        sys.exit(REFUSED)
+    except _JobEnded as job:
+        sys.exit(job.args[0])
 
 
 def prepare(command: str, schema: Schema, words: Sequence[str]) -> None:
@@ -107,21 +143,16 @@ def _launch(command: Command, words: Sequence[str]) -> None:
     elif (directory := _resumed_directory(words)) is not None:
         _resume(command, directory, words)
     else:
-        with _no_empty_folders(words), checked_folders(words):
+        with _no_empty_folders(words), checked_folders(words), sweeps.summed_up(command.compare):
             _start(command, words)
 
 
 def _start(command: Command, words: Sequence[str]) -> None:
-    begun = []
-
-    def job(composed: DictConfig) -> float:
-        begun.append(True)
-        return _job(command, composed)
-
+    job = Job(command, words)
     try:
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=command.name)(job)()
     except (OSError, ValueError) as error:
-        if begun or isinstance(error, (HydraException, OmegaConfBaseException, InputError)):
+        if job.begun or isinstance(error, (HydraException, OmegaConfBaseException, InputError)):
             raise
         # Until now Hydra alone was at work: it has read the words and made the run directory.
         if isinstance(error, OSError) and error.filename is not None:
@@ -141,7 +172,7 @@ def _no_empty_folders(words: Sequence[str]) -> Iterator[None]:
     absent = [path for folder in folders for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
-    except (HydraException, OmegaConfBaseException, InputError, _JobRefused, SystemExit) as error:
+    except (HydraException, OmegaConfBaseException, InputError, _JobEnded, SystemExit) as error:
         if not isinstance(error, SystemExit) or error.code == REFUSED:
             for path in absent:
                 for folder, _, _ in os.walk(path, topdown=False):
@@ -150,21 +181,24 @@ def _no_empty_folders(words: Sequence[str]) -> Iterator[None]:
         raise
 
 
-def _job(command: Command, composed: DictConfig) -> float:
+def _job(command: Command, composed: DictConfig) -> float | list[float]:
     """One run, alone or of a sweep."""
     settings = HydraConfig.get()
     alone = settings.mode == RunMode.RUN
     directory = RunDirectory(Path(settings.runtime.output_dir))
     try:
         config = to_config(composed, command.schema)
-        if not alone and config.tracking.wandb.group is None:
-            config.tracking.wandb.group = Path(settings.sweep.dir).name[:NAME_LENGTH]
-        directory.begin(command.name, config, list(settings.overrides.task))
-        return _execute(command, config, directory)
+        words = list(settings.overrides.task)
+        if alone:
+            directory.begin(command.name, config, words)
+            return _execute(command, config, directory)
+        claimed = sweeps.claimed(directory, command.name, config, words, settings.job.num)
+        return _execute(command, config, claimed, sweeps.going_on(Path(settings.sweep.dir)))
     except RunError as error:
         if alone:
             fail(f"failed: {error}")
-        raise
+        print(f"morenas: failed: job {settings.job.num}: {error}", file=sys.stderr)
+        raise _JobEnded(FAILED) from error
     except InputError as error:
         chosen = any(word.startswith("hydra.run.dir=") for word in settings.overrides.hydra)
         directory.discard_if_idle(parent=not chosen)  # a folder that the user chose may be there for other reasons
@@ -173,7 +207,12 @@ def _job(command: Command, composed: DictConfig) -> float:
             refuse(str(error))
         # Hydra raises the first of a sweep's errors again, when all jobs are through.
         print(f"morenas: error: job {settings.job.num}: {error}", file=sys.stderr)
-        raise _JobRefused from error
+        raise _JobEnded(REFUSED) from error
+    except Exception as error:
+        if alone or isinstance(error, (HydraException, OmegaConfBaseException)):
+            raise
+        traceback.print_exc()  # another process may have started this one, and is not sent it
+        raise _JobEnded(FAILED) from error
 
 
 def _resume(command: Command, path: Path, words: Sequence[str]) -> None:
@@ -205,14 +244,22 @@ def check_trust(path: Path, record: RunRecord, words: Sequence[str]) -> None:
         )
 
 
-def _execute(command: Command, config: Any, directory: RunDirectory) -> float:
-    """Do the work; if it is cut off, say how to go on."""
+def _execute(command: Command, config: Any, directory: RunDirectory, go_on: str = "") -> float | list[float]:
+    """Do the work where it is not done; if it is cut off, say how to go on.
+
+    Args:
+        go_on: How, if not by resuming this run alone.
+    """
     trusted = f" {TRUST}=true" if config.model.trust_remote_code else ""
     modules = f" {named(NAMED)}" if NAMED else ""
-    go_on = f"go on with: python -m morenas.{command.name} {typed('resume', directory.path)}{trusted}{modules}"
+    resume = f"go on with: python -m morenas.{command.name} {typed('resume', directory.path)}{trusted}{modules}"
+    go_on = go_on or resume
     try:
-        with directory.held():
-            return command.execute(config, directory)
+        if not is_complete(directory.path):
+            with directory.held():
+                if not is_complete(directory.path):  # another process has been quicker
+                    command.execute(config, directory)
+        return sweeps.told(directory.results, config.sweep.objective)
     except KeyboardInterrupt:
         fail(f"interrupted; {go_on}")
     except (InputError, RunError):

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from morenas.base.errors import InputError, RunError
+from morenas.compare.command import table_of
 from morenas.finetune.settings import TrainingSettings
 from morenas.run.directory import RunDirectory
 from morenas.run.launch import Command
@@ -52,7 +53,7 @@ def execute(config: SearchRunConfig, directory: RunDirectory) -> float:
         return publish(run, "search", rows, dict(architecture.budget))
 
 
-COMMAND = Command("search", ABOUT, SearchRunConfig, execute)
+COMMAND = Command("search", ABOUT, SearchRunConfig, execute, table_of)
 
 
 def check_comparison(config: SearchRunConfig) -> None:
