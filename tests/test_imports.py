@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "morenas"
 LAYERS: dict[str, set[str]] = {
     "base": set(),
     "monarch": set(),
-    "bilevel": set(),
+    "bilevel": {"base"},
     "space": {"base", "monarch"},
     "adapters": {"base", "monarch", "space"},
     "supernet": {"base", "monarch", "space"},

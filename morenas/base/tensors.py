@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from morenas.base.files import finite, parse_json, write_bytes
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any] | None = None) -> None:
     """Write named tensors and a JSON object beside them into one file."""
-    # safetensors refuses tensors that share memory; contiguous copies never do.
-    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_bytes(path, save(copies, {"info": json.dumps(finite(info or {}), allow_nan=False)}))
+    write_bytes(path, save(_copies(tensors), {"info": json.dumps(finite(info or {}), allow_nan=False)}))
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of named tensors, to the last bit."""
+    return sha256(save(_copies(tensors))).hexdigest()
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -42,3 +46,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not isinstance(info, dict):
         raise InputError(f"{path}: not a checkpoint (its info is no object); restore it, or remove it.")
     return tensors, info
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU. safetensors refuses tensors that share memory; contiguous copies never do."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}

@@ -6,11 +6,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from morenas.base import processes
+from morenas.base.errors import InputError
 from morenas.bilevel.weight_step import WeightStep
 
 
@@ -79,13 +82,18 @@ class Level:
         """Losses of a step and the gradients of their mean with respect to ``inputs``.
 
         ``.grad`` of no tensor is touched. Inputs that the loss does not reach get zeros. Nothing waits for the device.
+        Several processes share the micro-batches, and all get the same.
 
         Args:
             step: Number of the step, of this level.
             inputs: Tensors that require gradients.
             full_precision: Compute without autocast.
             create_graph: Keep what is needed to differentiate the gradients again.
+        Raises:
+            InputError: If several processes were to keep that: graphs cannot be sent.
         """
+        if processes.count() > 1:
+            return self._shared(step, inputs, full_precision, create_graph)
         losses = []
         sums: list[Tensor] = []
         compute = self.full_precision if full_precision and self.full_precision is not None else self.loss
@@ -95,6 +103,32 @@ class Level:
             grads = gradients_of(loss / self.accumulation, inputs, create_graph)
             sums = [total + grad for total, grad in zip(sums, grads, strict=True)] if sums else grads
         return StepLosses(self.name, step, torch.stack(losses)), sums
+
+    def _shared(
+        self, step: int, inputs: Sequence[Tensor], full_precision: bool, create_graph: bool
+    ) -> tuple[StepLosses, list[Tensor]]:
+        """The same by several processes: losses and gradients travel in one vector, so that a NaN reaches all."""
+        if create_graph:
+            raise InputError(
+                "An exact second derivative needs the graphs of all micro-batches of a step, which processes cannot "
+                "send each other; choose hypergradient=unrolled, or start one process."
+            )
+        compute = self.full_precision if full_precision and self.full_precision is not None else self.loss
+        sizes, total = [self.accumulation, *(tensor.numel() for tensor in inputs)], None
+        dtype = reduce(torch.promote_types, (tensor.dtype for tensor in inputs))
+        for first in range(0, self.accumulation, processes.count()):
+            micro, shares = first + processes.number(), min(processes.count(), self.accumulation - first)
+            own = torch.zeros(sum(sizes), dtype=dtype, device=inputs[0].device)
+            if micro < self.accumulation:
+                loss = compute(step * self.accumulation + micro)
+                grads = gradients_of(loss / self.accumulation, inputs)
+                own[micro] = loss.detach()
+                own[self.accumulation :] = torch.cat([grad.flatten().to(own) for grad in grads])
+            total = processes.add_shares(total, own, shares)
+        assert total is not None
+        losses, *grads = total.split(sizes)
+        shaped = [grad.view_as(tensor).to(tensor) for grad, tensor in zip(grads, inputs, strict=True)]
+        return StepLosses(self.name, step, losses), shaped
 
 
 def gradients_of(value: Tensor, inputs: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:

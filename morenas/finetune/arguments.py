@@ -33,7 +33,7 @@ class OneDeviceArguments(TrainingArguments):
     @property
     def n_gpu(self) -> int:
         """One accelerator at most."""
-        return int(self.device.type != "cpu")
+        return int(torch.device(self.device_name).type != "cpu")
 
 
 def trainer_arguments(settings: TrainingSettings, total_steps: int, directory: Path) -> TrainingArguments:
@@ -43,7 +43,7 @@ def trainer_arguments(settings: TrainingSettings, total_steps: int, directory: P
         output_dir=str(directory),
         max_steps=total_steps,
         per_device_train_batch_size=1,  # a row of the Trainer's data set is one of our micro-batches
-        gradient_accumulation_steps=settings.gradient_accumulation,
+        gradient_accumulation_steps=settings.micro_batches,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         lr_scheduler_type=settings.scheduler,

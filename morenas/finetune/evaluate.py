@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from morenas.base import processes
 from morenas.base.errors import RunError
 
 Metrics = Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]]
@@ -62,7 +63,8 @@ def predict(
 ) -> NDArray[np.float32]:
     """Return the logits of every example, ``(examples, num_labels)``.
 
-    Examples of like length share a batch, so that little is padding. The model is left in the mode it was in.
+    Examples of like length share a batch, so that little is padding. The model is left in the mode it was in. Several
+    processes share the batches.
 
     Args:
         model: On the device to compute on.
@@ -75,14 +77,16 @@ def predict(
     inputs = dataset.select_columns(columns)
     training = model.training
     model.eval()
-    logits, rows = [], []
-    for batch_rows in by_length([len(ids) for ids in dataset["input_ids"]], batch_size):
+    rows = list(by_length([len(ids) for ids in dataset["input_ids"]], batch_size))
+
+    def logits_of(batch_rows: NDArray[np.int64]) -> NDArray[np.float32]:
         batch = tokenizer.pad(inputs[batch_rows.tolist()], return_tensors="pt").to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits.append(model(**batch).logits.float())
-        rows.append(batch_rows)
+            return np.asarray(model(**batch).logits.float().cpu())
+
+    logits = processes.collect(rows, logits_of)
     model.train(training)
-    return torch.cat(logits).cpu().numpy()[np.argsort(np.concatenate(rows), kind="stable")]
+    return np.concatenate(logits)[np.argsort(np.concatenate(rows), kind="stable")]
 
 
 def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[NDArray[np.int64]]:

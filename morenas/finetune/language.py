@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from morenas.base import processes
 from morenas.base.errors import RunError
 from morenas.finetune.evaluate import by_length
 from morenas.tasks.answers import extract_answer, same_answer
@@ -115,10 +116,13 @@ def log_likelihoods(
     Raises:
         RunError: If one is not finite.
     """
-    totals = np.zeros(len(continuations))
-    for rows in by_length([len(ids) for ids, _ in continuations], batch_size):
-        batch = [continuations[row] for row in rows]
-        totals[rows] = _scored(model, batch, tokenizer).cpu().numpy()
+    totals, batches = np.zeros(len(continuations)), list(by_length([len(ids) for ids, _ in continuations], batch_size))
+
+    def scored(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.asarray(_scored(model, [continuations[row] for row in rows], tokenizer).cpu())
+
+    for rows, found in zip(batches, processes.collect(batches, scored), strict=True):
+        totals[rows] = found
     if not np.isfinite(totals).all():
         raise RunError(
             f"{int((~np.isfinite(totals)).sum())} of {len(totals)} log-likelihoods are not finite; the training "
@@ -159,12 +163,16 @@ def generate(
 ) -> list[str]:
     """What a model greedily makes of every prompt of token ids, without special tokens, in the order of the prompts."""
     base, texts = _base(model), [""] * len(prompts)
+
+    def made(rows: NDArray[np.int64]) -> list[str]:
+        ids, mask = _padded([prompts[row] for row in rows], tokenizer, _device(model), "left")
+        whole = base.generate(input_ids=ids, attention_mask=mask)
+        return list(tokenizer.batch_decode(whole[:, ids.shape[1] :], skip_special_tokens=True))
+
     own, base.generation_config = base.generation_config, _greedy(base, tokenizer, max_new_tokens)
     try:
-        for rows in by_length([len(prompt) for prompt in prompts], batch_size):
-            ids, mask = _padded([prompts[row] for row in rows], tokenizer, _device(model), "left")
-            whole = base.generate(input_ids=ids, attention_mask=mask)
-            new = tokenizer.batch_decode(whole[:, ids.shape[1] :], skip_special_tokens=True)
+        batches = list(by_length([len(prompt) for prompt in prompts], batch_size))
+        for rows, new in zip(batches, processes.collect(batches, made), strict=True):
             for row, text in zip(rows, new, strict=True):
                 texts[row] = text
     finally:

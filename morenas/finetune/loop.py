@@ -142,7 +142,7 @@ class _Run(TrainerCallback):
             self.directory.mkdir(parents=True, exist_ok=True)
         with quiet_transformers(), one_device(self.settings.device):
             arguments = trainer_arguments(self.settings, self.total, self.directory)
-            self.trainer = StepTrainer(self.model, arguments, batches, self, self._seal)
+            self.trainer = StepTrainer(self.model, arguments, batches, self, self._seal, self.settings.shares)
         self.observer.start(self.phase, self.total, self.logged_at)
         try:
             with quiet_transformers():
@@ -240,11 +240,11 @@ class _Run(TrainerCallback):
         self.trainer.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
 
     def _explain(self, error: TrainingDiverged, batches: EncodedBatches) -> str:
-        at = error.at
-        rows = ", ".join(map(str, sorted(batches.rows(at.number).tolist())))
+        at, number = error.at, error.at.number // self.settings.shares
+        rows = ", ".join(map(str, sorted(batches.rows(number).tolist())))
         return (
             f"{self.phase}: the training loss is {error.value} at optimizer step {at.step} of {self.total} "
-            f"(learning rate {at.learning_rate:.3g}, batch {at.number}: rows {rows}). {self._kept()} "
+            f"(learning rate {at.learning_rate:.3g}, batch {number}: rows {rows}). {self._kept()} "
             "Lower training.learning_rate, or look at the examples of that batch."
         )
 

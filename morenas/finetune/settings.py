@@ -22,6 +22,8 @@ class TrainingSettings:
         batch_size: Examples per micro-batch.
         eval_batch_size: Examples per batch without gradients.
         gradient_accumulation: Micro-batches per optimizer step.
+        shares: Parts that each micro-batch is cut into, so that as many processes can share it. A run of several
+            processes sets what it needs.
         weight_decay: Of weights; biases and norms have none.
         warmup_ratio: Fraction of the optimizer steps over which the learning rate rises from 0.
         scheduler: How the learning rate falls after its rise.
@@ -39,6 +41,7 @@ class TrainingSettings:
     batch_size: int = 16
     eval_batch_size: int = 64
     gradient_accumulation: int = 1
+    shares: int = 1
     weight_decay: float = 1e-3
     warmup_ratio: float = 0.06
     scheduler: str = one_of(SCHEDULERS, "cosine")
@@ -57,6 +60,7 @@ class TrainingSettings:
             "batch_size",
             "eval_batch_size",
             "gradient_accumulation",
+            "shares",
             "evals",
             "checkpoint_every",
         ):
@@ -65,6 +69,11 @@ class TrainingSettings:
             _require(name, getattr(self, name), 0 <= getattr(self, name) < math.inf, "at least 0, and finite")
         _require("warmup_ratio", self.warmup_ratio, 0 <= self.warmup_ratio < 1, "in [0, 1)")
         _require("max_steps", self.max_steps, self.max_steps is None or self.max_steps > 0, "more than 0, or null")
+
+    @property
+    def micro_batches(self) -> int:
+        """Of an optimizer step, shares of the same counted one by one."""
+        return self.gradient_accumulation * self.shares
 
     def total_steps(self, examples: int) -> int:
         """Optimizer steps of a run over ``examples`` training examples."""

@@ -11,15 +11,17 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import nn
 
+from morenas.base import processes
 from morenas.base.files import read_object, write_arrays, write_json
 from morenas.base.seeds import derive
+from morenas.base.tensors import digest
 from morenas.finetune.attach import attach
 from morenas.finetune.evaluate import ClassifierScorer, Metrics, Scorer
 from morenas.finetune.language import LanguageScorer
 from morenas.finetune.loop import FinetuneData, FinetuneResult, finetune
 from morenas.finetune.methods import Method, Targets, method_name
 from morenas.finetune.settings import TrainingSettings
-from morenas.finetune.state import save_adapter
+from morenas.finetune.state import save_adapter, trained_state
 from morenas.run.config import RunConfig
 from morenas.run.sections import fill
 from morenas.run.session import Session
@@ -81,6 +83,7 @@ def _train(
         checkpoints = run.directory.checkpoints / phase
         result = finetune(model, finetune_data(run), settings, checkpoints, run.observer, pretrained.head, phase)
         measured.steps = result.steps
+        processes.check_same("trained adapter", lambda: digest(trained_state(model)))
     return model, result, measured.seconds
 
 

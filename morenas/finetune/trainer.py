@@ -34,8 +34,10 @@ from morenas.base.files import writing
 from morenas.base.seeds import derive, seed_pass
 from morenas.base.tensors import load_tensors, save_tensors
 from morenas.finetune.checkpoints import checkpoint_folder
+from morenas.finetune.shared import SharedGradients
 from morenas.finetune.state import allocator_state, load_allocator_state, load_trained_state, trained_state
 from morenas.tasks.batches import Batches
+from morenas.tasks.parts import Parts, size
 from morenas.tasks.prompts import IGNORED
 
 
@@ -122,6 +124,7 @@ class StepTrainer(Trainer):
         batches: Micro-batches by number.
         callback: Sees every step.
         after_save: Called with the folder of each checkpoint once all files are in it.
+        shares: Parts that each batch is cut into; its micro-batches are these.
     """
 
     def __init__(
@@ -131,13 +134,16 @@ class StepTrainer(Trainer):
         batches: Batches,
         callback: TrainerCallback,
         after_save: Callable[[Path], None],
+        shares: int = 1,
     ) -> None:
         self.adapted = model
-        self.micro_batches = _Numbered(batches, args.max_steps * args.gradient_accumulation_steps)
+        self.micro_batches = _Numbered(Parts(batches, shares), args.max_steps * args.gradient_accumulation_steps)
         super().__init__(model=model, args=args, train_dataset=self.micro_batches, callbacks=[callback])
         self.remove_callback(PrinterCallback)
         self.losses = LossLog(eager=args.device.type == "cpu")
         self.after_save = after_save
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.shared = SharedGradients(trained, args.gradient_accumulation_steps)
         # the Trainer then counts the labels of a step, passes the count to compute_loss, and divides by nothing itself
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
 
@@ -162,11 +168,19 @@ class StepTrainer(Trainer):
     ) -> Tensor:
         """Train on one micro-batch under the random state of its number."""
         number = inputs.pop("number")
-        seed_pass(derive(self.args.seed, "dropout", number), self.args.device)
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        self.losses.add(MicroBatch(self.state.global_step + 1, number, self.learning_rate), loss)
-        if number == 0:
-            check_gradients(self.adapted)
+
+        def backward() -> Tensor:
+            if not size(inputs):  # a share of a batch of few examples
+                return torch.zeros((), device=self.args.device)
+            seed_pass(derive(self.args.seed, "dropout", number), self.args.device)
+            loss = super(StepTrainer, self).training_step(model, inputs, num_items_in_batch)
+            if number == 0:
+                check_gradients(self.adapted)
+            return loss
+
+        loss = torch.zeros((), device=self.args.device)
+        for known, loss in self.shared.step(number, backward):
+            self.losses.add(MicroBatch(self.state.global_step + 1, known, self.learning_rate), loss)
         return loss
 
     def compute_loss(

@@ -38,7 +38,7 @@ from morenas.run.folders import checked_folders
 from morenas.run.hydra_errors import explain
 from morenas.run.labels import labelled
 from morenas.run.listing import HELP
-from morenas.run.processes import check_alone
+from morenas.run.processes import team, together
 from morenas.run.quoting import at_home, kept_as_text, key_of
 from morenas.run.reading import RunRecord, is_complete, read_unfinished, typed
 from morenas.run.usage import usage
@@ -109,14 +109,14 @@ def _received(command: Command, words: Sequence[str]) -> Job:
 def launch(command: Command) -> None:
     """Do what the command line says."""
     texts = {*text_keys(command.schema), *PLACES}
-    words = sys.argv[1:] = [kept_as_text(at_home(word), texts) for word in sys.argv[1:]]
+    words = [kept_as_text(at_home(word), texts) for word in sys.argv[1:]]
     quiet_quantizers()
     NAMED.clear()
     # Hydra then raises its errors, so that they become one line and the right exit status.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        with exit_status():
-            check_alone()
+        with exit_status(), together(words) as this, exit_status():
+            words = sys.argv[1:] = this.words(words)
             prepare(command.name, command.schema, words)
             try:
                 _launch(command, words)
@@ -190,6 +190,7 @@ def _job(command: Command, composed: DictConfig) -> float | list[float]:
         config = to_config(composed, command.schema)
         words = list(settings.overrides.task)
         if alone:
+            team().settle(config)
             directory.begin(command.name, config, words)
             return _execute(command, config, directory)
         claimed = sweeps.claimed(directory, command.name, config, words, settings.job.num)
@@ -221,11 +222,13 @@ def _resume(command: Command, path: Path, words: Sequence[str]) -> None:
             f"resume={path}: a resumed run keeps its own configuration; leave out {' '.join(extra)}, or start a "
             "new run."
         )
+    path = team().copy_of(path)
     RunDirectory(path).tidy()
     record = read_unfinished(path, command.name)
     check_trust(path, record, words)
     with only(typed("resume", path), "record", plugins.named_by(words)):
-        _execute(command, to_config(OmegaConf.create(literal(record.config)), command.schema), RunDirectory(path))
+        config = to_config(OmegaConf.create(literal(record.config)), command.schema)
+        _execute(command, config, RunDirectory(path))
 
 
 def check_trust(path: Path, record: RunRecord, words: Sequence[str]) -> None:
@@ -258,6 +261,7 @@ def _execute(command: Command, config: Any, directory: RunDirectory, go_on: str 
         if not is_complete(directory.path):
             with directory.held():
                 if not is_complete(directory.path):  # another process has been quicker
+                    team().meet(config, directory.path)
                     command.execute(config, directory)
         return sweeps.told(directory.results, config.sweep.objective)
     except KeyboardInterrupt:

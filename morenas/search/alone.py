@@ -26,13 +26,13 @@ class TrainedAlone:
         weights: What is trained: factors of the supernet, and the head.
         draw: Makes the supernet compute one architecture, one choice a group.
         begin: A new loop over ``weights``, whose losses are those of the architecture drawn.
-        judge: Loss of the architecture drawn, on data that trained nothing.
+        judge: Loss of an architecture, on data that trained nothing.
     """
 
     weights: Sequence[Tensor]
     draw: Callable[[Sequence[int]], None]
     begin: Callable[[], BilevelLoop]
-    judge: Callable[[], float]
+    judge: Callable[[Sequence[int]], float]
     lowest: float = math.inf
     first: list[Tensor] = field(default_factory=list)
     best: list[Tensor] = field(default_factory=list)
@@ -48,7 +48,7 @@ class TrainedAlone:
         _fill(self.weights, self.first)
         self.draw(picks)
         self.begin().run()
-        loss = self.judge()
+        loss = self.judge(picks)
         if loss < self.lowest:
             self.lowest, self.best, self.winner = loss, _copies(self.weights), tuple(picks)
         return loss
@@ -70,7 +70,7 @@ def train_alone(
     schedule = Schedule(steps, steps, 1, settings.ramp, settings.max_grad_norm, restart=True)
     alone = replace(problem, lower=objective.lower(begin=settings.steps))
     return TrainedAlone(
-        problem.weights, measurement.draw, lambda: new_loop(alone, schedule, settings), measurement.drawn
+        problem.weights, measurement.draw, lambda: new_loop(alone, schedule, settings), measurement.trained
     )
 
 

@@ -13,7 +13,7 @@ from morenas.search.requests import BudgetSettings, SpaceSettings
 from morenas.search.settings import SearchSettings
 
 RELAXATION = ("sharing", "temperature_start", "temperature_end")
-TRAINING = ("weight_decay", "max_grad_norm", "ramp", "gradient_accumulation", "bf16")
+TRAINING = ("weight_decay", "max_grad_norm", "ramp", "gradient_accumulation", "shares", "bf16")
 """What a search has in common with the final fine-tune; the section ``training`` says it for both."""
 CHOSEN = ("relaxation", "hypergradient", "selection")
 """What has a section of its own, so that it can have settings of its own."""

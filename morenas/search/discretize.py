@@ -72,7 +72,7 @@ def _evidence(
         budget=mixture.budget,
         generator=torch.Generator().manual_seed(derive(settings.seed, "selection")),
         measure=measurement,
-        batch_loss=measurement.on_batch,
+        batch_losses=measurement.on_batches,
         train_and_measure=alone,
         measurements=settings.measurements,
         usual_measurements=usual_measurements(settings.steps),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from morenas.base import processes
 from morenas.tasks.batches import Batch, Batches
 
 FEWEST = 64  # examples; the classes of fewer say too little of what a constant answer is worth
@@ -23,23 +24,21 @@ class Witness:
 
     Attributes:
         by_labels: Whether it is the loss that a model of transformers has by its labels.
-        losses: Of the batches so far.
-        labels: Theirs, where a batch has one label an example.
+        seen: By number of batch its loss and its labels, where it has one label an example; of several processes each
+            has seen its own.
     """
 
     batches: Batches
     evaluate: Callable[[Batch], Tensor]
     by_labels: bool = True
-    losses: list[float] = field(default_factory=list)
-    labels: list[Tensor] = field(default_factory=list)
+    seen: dict[int, tuple[float, Tensor]] = field(default_factory=dict)
 
     def __call__(self, number: int) -> Tensor:
         """Loss of a batch, as ``evaluate`` gives it."""
         batch = self.batches[number]
         loss = self.evaluate(batch)
         if isinstance(labels := batch.get("labels"), Tensor) and labels.ndim == 1:
-            self.losses.append(float(loss.detach()))
-            self.labels.append(labels.detach().cpu())
+            self.seen[number] = float(loss.detach()), labels.detach().cpu()
         return loss
 
     def said(self, learning_rate: float) -> dict[str, float | str]:
@@ -50,11 +49,13 @@ class Witness:
         Returns:
             What ``architecture.json`` has of it; empty where nothing can be told: too few examples, or another loss.
         """
-        if not self.by_labels or sum(map(len, self.labels)) < FEWEST:
+        seen = processes.merge(self.seen).values()
+        losses, labels = [loss for loss, _ in seen], [labels for _, labels in seen]
+        if not self.by_labels or sum(map(len, labels)) < FEWEST:
             return {}
-        weights = torch.tensor([float(len(labels)) for labels in self.labels], dtype=torch.float64)
-        loss = float(weights @ torch.tensor(self.losses, dtype=torch.float64) / weights.sum())
-        constant = constant_loss(torch.cat(self.labels))
+        weights = torch.tensor([float(len(one)) for one in labels], dtype=torch.float64)
+        loss = float(weights @ torch.tensor(losses, dtype=torch.float64) / weights.sum())
+        constant = constant_loss(torch.cat(labels))
         words = {} if loss < constant else {"learnt_nothing": nothing_learnt(loss, constant, learning_rate)}
         return {"warm_loss": loss, "constant_loss": constant, **words}
 

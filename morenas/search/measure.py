@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
+from morenas.base import processes
 from morenas.base.errors import RunError
 from morenas.search.data import SearchData
 from morenas.search.objective import Objective
@@ -73,21 +74,18 @@ class Measurement:
         Raises:
             RunError: If it is not finite.
         """
-        self.draw(picks)
-        losses = self._losses(self._data.val, range(MEASURED_BATCHES))
-        self.measured.setdefault(tuple(picks), {}).update(enumerate(losses.tolist()))
-        return float(losses.mean())
+        return float(np.mean(self.on_batches([(tuple(picks), number) for number in range(MEASURED_BATCHES)])))
 
-    def on_batch(self, picks: Sequence[int], number: int) -> float:
-        """The loss of an architecture on one val batch.
+    def on_batches(self, pairs: Sequence[tuple[Picks, int]]) -> list[float]:
+        """The losses of architectures, each on the val batch of the number beside it.
 
         Raises:
-            RunError: If it is not finite.
+            RunError: If one is not finite.
         """
-        self.draw(picks)
-        loss = float(self._losses(self._data.val, [number]))
-        self.measured.setdefault(tuple(picks), {})[number] = loss
-        return loss
+        losses = self._losses(self._data.val, pairs)
+        for (picks, number), loss in zip(pairs, losses, strict=True):
+            self.measured.setdefault(picks, {})[number] = loss
+        return losses
 
     def candidates(self, found: Sequence[int]) -> tuple[Candidate, ...]:
         """Every architecture that was measured, in order; ``found`` is the one that was taken."""
@@ -106,26 +104,32 @@ class Measurement:
         Raises:
             RunError: If one is not finite.
         """
-        self.draw(picks)
-        losses: list[float] = self._losses(self._data.decisive, numbers).tolist()
-        return losses
+        return self._losses(self._data.decisive, [(tuple(picks), number) for number in numbers])
 
-    def drawn(self) -> float:
-        """The loss of the architecture drawn on what decides between trained ones: the first select batches.
+    def trained(self, picks: Sequence[int]) -> float:
+        """The loss of an architecture on what decides between trained ones: the first select batches.
 
         Raises:
             RunError: If it is not finite.
         """
-        return float(self._losses(self._data.decisive, range(DECISIVE_BATCHES)).mean())
+        return float(np.mean(self.on_decisive(picks, range(DECISIVE_BATCHES))))
 
     @torch.no_grad()
-    def _losses(self, batches: Batches, numbers: Iterable[int]) -> Tensor:
-        losses = torch.stack([self._objective.evaluate(batches[number]) for number in numbers])
-        if not math.isfinite(loss := float(losses.mean())):
+    def _losses(self, batches: Batches, pairs: Sequence[tuple[Picks, int]]) -> list[float]:
+        """Losses of architectures on numbered batches; several processes share them."""
+
+        def loss(pair: tuple[Picks, int]) -> float:
+            picks, number = pair
+            self.draw(picks)
+            return float(self._objective.evaluate(batches[number]))
+
+        losses = processes.collect(pairs, loss)
+        if not all(map(math.isfinite, losses)):
             raise RunError(
-                f"Search: the loss of an architecture in the supernet's weights is {loss}. "
+                f"Search: the loss of an architecture in the supernet's weights is {np.mean(losses)}. "
                 "Lower search.learning_rate or training.learning_rate, or look at the data."
             )
+        self.draw(pairs[-1][0])  # in every process
         return losses
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from morenas.base import processes
 from morenas.base.seeds import derive, seed_pass
 from morenas.bilevel import Level, Schedule
 from morenas.search.data import SearchData
 from morenas.search.settings import SearchSettings
 from morenas.supernet.prepare import evaluation_mode
 from morenas.tasks.batches import Batch, Batches
+from morenas.tasks.parts import Parts, size
 
 Loss = Callable[[nn.Module, Batch], Tensor]
 """Scalar loss of a model on a batch."""
@@ -36,8 +38,7 @@ class Objective:
     The randomness of a pass (dropout, Gumbel draws) is seeded by its level and number, so that a resumed search needs
     no generator state, and the two passes of a finite difference draw the same.
 
-    Attributes:
-        passes: Forward and backward passes of micro-batches so far; one without gradients counts as a third.
+    Several processes share the passes; each counts its own.
     """
 
     def __init__(
@@ -53,12 +54,26 @@ class Objective:
         self._model, self._loss, self._data, self._device = model, loss, data, device
         self._schedule, self._settings = schedule, settings
         self._arrange: Arrange | None = None
-        self.passes = 0.0
+        self._work = 0
 
     @property
     def by_labels(self) -> bool:
         """Whether the loss is that of a model of transformers, of which it is known what a constant answer is worth."""
         return self._loss is model_loss
+
+    @property
+    def work(self) -> int:
+        """What all processes have computed so far, in thirds of a pass of a share; all must ask at once."""
+        return sum(processes.exchange(self._work))
+
+    @work.setter
+    def work(self, done: int) -> None:
+        self._work = done if processes.number() == 0 else 0
+
+    @property
+    def passes(self) -> float:
+        """The same in forward and backward passes of the batches of a step; one without gradients is a third."""
+        return self.work * FORWARD / self._settings.micro_batches
 
     def enter(self, arrange: Arrange) -> None:
         """Begin a phase of the search: ``arrange`` is called before every pass of either level."""
@@ -75,14 +90,18 @@ class Objective:
     def evaluate(self, batch: Batch) -> Tensor:
         """The loss on a batch, of the supernet as it is arranged, without dropout."""
         evaluation_mode(self._model)
-        return self._compute(batch, self._settings.bf16)
+        return self._compute(batch, self._settings.bf16, self._settings.shares)
 
     def _level(self, name: str, batches: Batches, begin: int, weight_step: Callable[[int], int]) -> Level:
-        micro = self._settings.gradient_accumulation
+        micro, parts = self._settings.micro_batches, Parts(batches, self._settings.shares)
 
         def loss(number: int, bf16: bool = self._settings.bf16) -> Tensor:
             number += begin * micro
-            return self._pass(name, number, weight_step(number // micro), batches[number], bf16)
+            batch = parts[number]
+            if not size(batch):
+                return torch.zeros((), device=self._device)
+            loss = self._pass(name, number, weight_step(number // micro), batch, bf16)
+            return loss if self._settings.shares == 1 else loss * parts.weight(number)
 
         return Level(name, loss, micro, lambda number: loss(number, bf16=False))
 
@@ -99,8 +118,8 @@ class Objective:
             evaluation_mode(self._model)
         return self._compute(batch, bf16)
 
-    def _compute(self, batch: Batch, bf16: bool) -> Tensor:
-        self.passes += 1.0 if torch.is_grad_enabled() else FORWARD
+    def _compute(self, batch: Batch, bf16: bool, shares: int = 1) -> Tensor:
+        self._work += shares * (3 if torch.is_grad_enabled() else 1)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=bf16):
             moved = {key: value.to(self._device, non_blocking=True) for key, value in batch.items()}
             return self._loss(self._model, moved)

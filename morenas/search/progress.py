@@ -81,7 +81,7 @@ def not_finite(error: NonFiniteLoss, schedule: Schedule, settings: SearchSetting
     """The message for a loss that is not finite."""
     step = error.step if error.level == "lower" else min(schedule.upper_at(error.step), settings.steps)
     rate = settings.learning_rate * schedule.lower_factor(step)
-    batch = error.step * settings.gradient_accumulation + error.micro_batch
+    batch = (error.step * settings.micro_batches + error.micro_batch) // settings.shares
     kept = (
         f"The last good checkpoint is kept: {checkpoint}."
         if checkpoint is not None and checkpoint.exists()

@@ -35,6 +35,8 @@ class SearchSettings:
             None for 0.01 of the weight steps, in a short search for more, up to 8; 0 leaves all to the start.
         arch_learning_rate: Of the logits, constant, in architecture steps between weight steps.
         gradient_accumulation: Micro-batches a step, on either level.
+        shares: Parts that each micro-batch is cut into, so that as many processes can share it. A run of several
+            processes sets what it needs.
         relaxation: How logits become the probabilities that mix the candidates; None for midpoint where the weights
             stand still while the architecture moves, and for softmax where both move in turn.
         start: Where the logits start. "spectral": at closed-form scores of what each candidate keeps of the warm-up's
@@ -75,6 +77,7 @@ class SearchSettings:
     arch_steps: int | None = None
     arch_learning_rate: float = 0.1
     gradient_accumulation: int = 1
+    shares: int = 1
     relaxation: Any = door("relaxation", None)
     start: Any = door("start", "spectral")
     open_rank: float = 16.0
@@ -96,7 +99,7 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         check_names(self, "search")
-        for name in ("steps", "every", "gradient_accumulation", "checkpoint_every", "playoff", "stop_every"):
+        for name in ("steps", "every", "gradient_accumulation", "shares", "checkpoint_every", "playoff", "stop_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"search.{name}={getattr(self, name)}: must be at least 1.")
         if self.arch_steps is not None and self.arch_steps < 0:
@@ -114,6 +117,11 @@ class SearchSettings:
         if not 0 <= self.max_grad_norm < math.inf:
             raise InputError(f"search: max_grad_norm={self.max_grad_norm} must be finite, and at least 0: no clipping.")
         check_acting(self)
+
+    @property
+    def micro_batches(self) -> int:
+        """Of a step, shares of the same counted one by one."""
+        return self.gradient_accumulation * self.shares
 
     @property
     def acting_relaxation(self) -> Any:

@@ -44,7 +44,7 @@ class State:
     Attributes:
         checkpoint: File that it is kept in; None for none.
         loop: Its whole state is a part of it.
-        objective: Its passes so far are a part of it.
+        objective: The passes that it has taken so far are a part of it.
         steps: Weight steps of the search.
         trace: Snapshots so far.
         priors: Scores that the start has left for the selection.
@@ -71,7 +71,7 @@ class State:
         info = {
             "trace_steps": self.trace.steps,
             "priors": len(self.priors),
-            "passes": self.objective.passes,
+            "work": self.objective.work,
             "learnt": self.learnt,
         }
         save_tensors(self.checkpoint, {**self.loop.state_tensors(), **tensors}, info)
@@ -87,7 +87,7 @@ class State:
         tensors, info = load_tensors(self.checkpoint)
         try:
             self.loop.load_state_tensors(tensors)
-            self.trace.steps, self.objective.passes, self.learnt = info["trace_steps"], info["passes"], info["learnt"]
+            self.trace.steps, self.objective.work, self.learnt = info["trace_steps"], info["work"], info["learnt"]
             self.trace.probs = [tensors[f"trace.{index}"] for index in range(len(self.trace.steps))]
             self.priors = [tensors[f"prior.{index}"] for index in range(info["priors"])]
         except (ValueError, KeyError, TypeError, AttributeError) as error:

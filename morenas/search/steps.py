@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from morenas.base import processes
 from morenas.base.registry import registry
+from morenas.base.tensors import digest
 from morenas.bilevel import BilevelProblem, StepReport
 from morenas.search.alone import train_alone
 from morenas.search.data import SearchData
@@ -152,7 +154,7 @@ class Search:
             "steps_taken": steps,
             "stopped": self.stopped,
             "arch_steps_taken": len(self.vertices) or self.schedule.upper_number(steps),
-            "passes": round(self.objective.passes / self.settings.gradient_accumulation, 2),
+            "passes": round(self.objective.passes, 2),
         }
         space, trace, candidates = self.supernet.space, self.state.trace, self.measurement.candidates(picks)
         shapes = space.shapes(picks)
@@ -160,6 +162,8 @@ class Search:
         if expected is not None:
             taken["worth"] = expected.document()
         architecture = origin.architecture(shapes, space, self.budget, self.settings, taken)
+        processes.check_same("architecture", lambda: str(sorted(shapes.items())))
+        processes.check_same("state of the search", lambda: digest(self.loop.state_tensors()))
         return SearchOutcome(
             architecture=architecture,
             shapes=shapes,

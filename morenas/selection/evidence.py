@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ Picks = tuple[int, ...]
 """An architecture: one choice index per group."""
 
 
-def _no_supernet(picks: Sequence[int], number: int = 0) -> float:
+def _no_supernet(asked: Any) -> Any:
     raise RuntimeError("This evidence has no supernet to measure or train an architecture in.")
 
 
@@ -33,7 +33,8 @@ class Evidence:
         vertices: Whole architectures within the budget that architecture steps led through, in order; empty where they
             led through mixtures alone.
         measure: Loss of an architecture in the supernet's weights, on data that trained no weight.
-        batch_loss: The same on one numbered batch of that data.
+        batch_losses: The same of many, each on the batch of that data whose number stands beside it. What is given at
+            once is shared by several processes.
         train_and_measure: Loss of an architecture that is first trained alone for a while, from the supernet's weights,
             on data that trained neither them nor the logits. Costs many times as much as ``measure``.
         measurements: Architectures to measure, at most, as the user asked; None where that is left open.
@@ -48,7 +49,7 @@ class Evidence:
     generator: torch.Generator
     vertices: Sequence[Picks] = ()
     measure: Callable[[Sequence[int]], float] = _no_supernet
-    batch_loss: Callable[[Sequence[int], int], float] = _no_supernet
+    batch_losses: Callable[[Sequence[tuple[Picks, int]]], list[float]] = _no_supernet
     train_and_measure: Callable[[Sequence[int]], float] = _no_supernet
     measurements: int | None = None
     usual_measurements: int = 1

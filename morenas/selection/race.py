@@ -31,8 +31,9 @@ def race(evidence: Evidence) -> Picks:
     for batches in ROUNDS:
         if len(losses) == 1:
             break
-        for picks, known in losses.items():
-            known += [_finite(evidence.batch_loss(picks, number), picks) for number in range(len(known), batches)]
+        pairs = [(picks, number) for picks, known in losses.items() for number in range(len(known), batches)]
+        for (picks, _), loss in zip(pairs, evidence.batch_losses(pairs), strict=True):
+            losses[picks].append(_finite(loss, picks))
         best = min(losses, key=lambda picks: sum(losses[picks]))
         near = [picks for picks in losses if not _surely_above(losses[picks], losses[best])]
         near.sort(key=lambda picks: sum(losses[picks]))

@@ -19,7 +19,7 @@ class Race:
         self.arch = torch.zeros(1, requires_grad=True)
         self.drawn: Sequence[int] = ()
         self.starts: list[float] = []
-        self.alone = TrainedAlone([self.weight], self.draw, self.begin, lambda: abs(float(self.weight.detach()) - 2))
+        self.alone = TrainedAlone([self.weight], self.draw, self.begin, lambda _: abs(float(self.weight.detach()) - 2))
 
     def draw(self, picks: Sequence[int]) -> None:
         self.drawn = picks

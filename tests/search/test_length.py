@@ -93,7 +93,10 @@ def _raced(entrants: int, loss: Callable[[int, int], float]) -> list[Picks]:
 
 
 def _evidence(vertices: list[Picks], loss: Any) -> Evidence:
+    def losses(pairs: Sequence[tuple[Picks, int]]) -> list[float]:
+        return [loss(*pair) for pair in pairs]
+
     costs = torch.ones(1, len(vertices), dtype=torch.long)
     generator = torch.Generator()
     allowed = torch.ones_like(costs, dtype=torch.bool)
-    return Evidence([], costs, allowed, 1, generator, vertices, batch_loss=loss, measurements=len(vertices))
+    return Evidence([], costs, allowed, 1, generator, vertices, batch_losses=losses, measurements=len(vertices))

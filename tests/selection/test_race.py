@@ -39,7 +39,7 @@ def evidence(batch_loss: Callable[[Picks, int], float], vertices: list[Picks] = 
         budget=2,
         generator=torch.Generator(),
         vertices=vertices,
-        batch_loss=batch_loss,  # type: ignore[arg-type]
+        batch_losses=lambda pairs: [batch_loss(*pair) for pair in pairs],
         usual_measurements=64,
     )
 
