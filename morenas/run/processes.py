@@ -133,6 +133,25 @@ class Team:
         return self.folder
 
 
+def check_alone() -> None:
+    """Refuse to be one of several processes, each of which would do the whole work.
+
+    Raises:
+        InputError: If a launcher has started several.
+    """
+    for name in (COUNT, *OTHERS):
+        if (count := _count(name)) > 1:
+            raise InputError(
+                f"{name}={count}: a launcher has started {count} processes of this command, which is one process's "
+                f"work; start it without torchrun or mpirun. If {name} is left over from something else, unset it."
+            )
+
+
+def _count(name: str) -> int:
+    value = os.environ.get(name, "")
+    return int(value) if value.isdigit() else 1
+
+
 ALONE = Team()
 _TEAM = ALONE
 
@@ -170,8 +189,7 @@ def together(words: Sequence[str]) -> Iterator[Team]:
 
 def _started(words: Sequence[str]) -> Team:
     for name in (COUNT, *OTHERS):
-        count = os.environ.get(name, "")
-        if not count.isdigit() or int(count) < 2:
+        if (count := _count(name)) < 2:
             continue
         if name != COUNT or not os.environ.get(NUMBER, "").isdigit() or "MASTER_ADDR" not in os.environ:
             raise InputError(
@@ -186,7 +204,7 @@ def _started(words: Sequence[str]) -> Team:
             )
         number = int(os.environ[NUMBER])
         folder = Path(tempfile.mkdtemp(prefix="morenas-")) if number else None
-        return Team(int(count), number, int(os.environ.get(LOCAL, number)), folder)
+        return Team(count, number, int(os.environ.get(LOCAL, number)), folder)
     return ALONE
 
 

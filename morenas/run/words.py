@@ -21,6 +21,7 @@ from morenas.base.errors import InputError, suggest
 from morenas.base.settings import check_name
 from morenas.run.ending import exit_status
 from morenas.run.listing import HELP, Key, key, listed, written
+from morenas.run.processes import check_alone
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def run_words(command: WordCommand, words: Sequence[str] | None = None) -> None:
         if set(words) & set(HELP):
             print(usage(command))
         else:
+            check_alone()
             command.execute(parse(command, words))
 
 

@@ -116,6 +116,16 @@ def test_every_ending_is_one_line_and_a_status(
     assert stop.value.code == status and capsys.readouterr().err == line
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_the_work_of_one_process_is_refused_to_several(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit) as stop:
+        run_words(COMMANDS[name], [])
+    assert stop.value.code == 2 and "WORLD_SIZE=2: a launcher has started 2 processes" in capsys.readouterr().err
+
+
 def test_a_fault_keeps_its_traceback() -> None:
     def fail(settings: Settings) -> None:
         raise ZeroDivisionError
