@@ -27,6 +27,10 @@ V = TypeVar("V")
 CHUNK = 1 << 24  # numbers that are sent at once: every process then holds one such piece of each of the others
 
 
+class ProcessLost(RuntimeError):
+    """Another process of the run has ended, or does not answer."""
+
+
 def count() -> int:
     """How many processes work on this run."""
     return _distributed().get_world_size() if _joined() else 1
@@ -140,7 +144,7 @@ def _in_touch() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise RunError(
-            f"Process {number()} of {count()} waited for the others in vain ({one_line(error)}): one of them has ended "
-            "or hangs; what it said itself comes before this. Once that is mended, go on with resume=<run directory>."
+        raise ProcessLost(
+            f"process {number()} of {count()} waited for the others in vain ({one_line(error)}): one has ended, "
+            "or hangs"
         ) from error

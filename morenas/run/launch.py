@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from morenas.base.consent import NAMED, named, only
 from morenas.base.errors import InputError, RunError
+from morenas.base.processes import ProcessLost
 from morenas.models.quiet import quiet_quantizers
 from morenas.run import plugins, sweeps
 from morenas.run.composing import (
@@ -268,6 +269,8 @@ def _execute(command: Command, config: Any, directory: RunDirectory, go_on: str 
         fail(f"interrupted; {go_on}")
     except (InputError, RunError):
         raise
+    except ProcessLost as error:
+        raise RunError(f"{error}; once that is mended, {go_on}") from error
     except Exception as error:
         if (lost := unwritten(error)) is not None:
             raise RunError(f"{lost}; once it can be, {go_on}") from error

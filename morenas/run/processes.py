@@ -10,6 +10,7 @@ import io
 import math
 import os
 import shutil
+import signal
 import sys
 import tarfile
 import tempfile
@@ -46,12 +47,14 @@ class Team:
         number: Which this one is, from 0.
         local: Which it is on its machine.
         folder: Where it works, if it is not the first.
+        resumes: Whether they go on with a run.
     """
 
     count: int = 1
     number: int = 0
     local: int = 0
     folder: Path | None = None
+    resumes: bool = False
 
     @property
     def first(self) -> bool:
@@ -63,7 +66,7 @@ class Team:
         if self.folder is None:
             return list(words)
         kept = [word for word in words if key_of(word) != "hydra.run.dir"]
-        return kept if any(key_of(word) == "resume" for word in words) else [*kept, f"hydra.run.dir={self.folder}"]
+        return kept if self.resumes else [*kept, f"hydra.run.dir={self.folder}"]
 
     def settle(self, config: RunConfig) -> None:
         """Cut the batches of a new run into as many shares as there are processes, at least."""
@@ -72,10 +75,21 @@ class Team:
         if 0 < micro_batches < self.count:
             training.shares *= math.ceil(self.count / micro_batches)
 
-    def quieten(self, config: RunConfig) -> None:
-        """Only the first process tells trackers of the run."""
+    def meet(self, config: RunConfig, directory: Path) -> None:
+        """Begin together, where the first process stands; it alone tells trackers of the run."""
         if not self.first:
             config.tracking = TrackingConfig(name="local")
+        if self.first or not self.resumes:
+            self.join()
+        if self.first and self.resumes:
+            self._send(directory)
+
+    def copy_of(self, directory: Path) -> Path:
+        """What the run goes on from, where this process works; others than the first are sent it."""
+        if self.first:
+            return directory
+        self.join()
+        return self._receive()
 
     def join(self) -> None:
         """Meet the other processes.
@@ -110,7 +124,7 @@ class Team:
         except Exception as error:  # a store that is not there, addresses that are none, devices
             errors.append(error)
 
-    def send(self, directory: Path) -> None:
+    def _send(self, directory: Path) -> None:
         """Give the other processes what the run goes on from."""
         if self.count == 1:
             return
@@ -123,7 +137,7 @@ class Team:
                     files.add(directory / name, name, filter=lambda file: None if file.name.endswith("lock") else file)
         exchange(packed.getvalue())
 
-    def receive(self) -> Path:
+    def _receive(self) -> Path:
         """A copy of what the run goes on from, from the first process."""
         from morenas.base.processes import exchange
 
@@ -181,6 +195,8 @@ def together(words: Sequence[str]) -> Iterator[Team]:
         with _silent(found) if found.folder else _speaking():
             yield found
     finally:
+        # A launcher tells all to end once one has: what ends by itself keeps its own status.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _TEAM = ALONE
         _leave()
         if found.folder is not None:
@@ -204,7 +220,8 @@ def _started(words: Sequence[str]) -> Team:
             )
         number = int(os.environ[NUMBER])
         folder = Path(tempfile.mkdtemp(prefix="morenas-")) if number else None
-        return Team(count, number, int(os.environ.get(LOCAL, number)), folder)
+        resumes = any(key_of(word) == "resume" for word in words)
+        return Team(count, number, int(os.environ.get(LOCAL, number)), folder, resumes)
     return ALONE
 
 
