@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import pkgutil
 import re
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from tiny_models import save_tiny_causal
 from tiny_runs import COMMANDS, SEARCH_WORDS, CommandLine, composed, task_words
+from wandb.sdk.launch.sweeps import utils as wandb_sweeps
 
 import morenas
 from morenas.adapters.published import to_published
@@ -108,6 +111,8 @@ def accepted(command: str, words: list[str]) -> object:
     if "--help" in words:
         return help_on(command, words)
     overrides = [word for word in words if not word.startswith("-")]
+    if not importlib.util.find_spec("hydra_plugins"):
+        overrides = [word for word in overrides if not re.match(r"hydra[./]launcher", word)]
     for index, override in enumerate(OverridesParser.create().parse_overrides(overrides)):
         if override.is_sweep_override():
             overrides[index] = f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
@@ -136,6 +141,24 @@ def test_a_misspelt_command_would_be_noticed() -> None:
     assert len(commands()) >= 20
     with pytest.raises(Exception, match="trainign"):
         accepted("search", ["+task=demo", "trainign.epochs=1"])
+
+
+def test_the_sweep_of_w_and_b_that_is_shown_starts_runs_each_in_a_directory_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (block,) = re.findall(r"^```yaml\n(.*?)^```$", shown(ROOT / "docs" / "cluster.md"), re.MULTILINE | re.DOTALL)
+    sweep: Any = OmegaConf.to_container(OmegaConf.create(block))
+    args = {key: {"value": of.get("min") or of["values"][-1]} for key, of in sweep["parameters"].items()}
+    made = wandb_sweeps.create_sweep_command_args({"args": args})
+    filled = {"${env}": ["env"], "${args_no_hyphens}": made["args_no_hyphens"]}
+    words = [word for part in sweep["command"] for word in filled.get(part, [part])]
+    assert words[:4] == ["env", "python", "-m", "morenas.search"]
+    config = composed("search", words[4:])
+    assert (config.training.learning_rate, config.budget.fraction, config.seed) == (0.0002, 0.1, 2)
+    monkeypatch.setenv("WANDB_RUN_ID", "abc")
+    (place,) = (word for word in words if word.startswith("hydra.run.dir="))
+    assert OmegaConf.create({"dir": place.partition("=")[2]}).dir == "runs/wandb/abc"
+    assert sweep["metric"]["name"] == "select/accuracy"  # as ``summary`` in ``morenas.run.publish`` names it
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

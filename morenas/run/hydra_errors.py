@@ -34,7 +34,7 @@ class Message:
         return re.search(self.pattern, text)
 
 
-NO_CHOICE = Message(r"Could not find '(\S+)/(\S+?)'", "In 'search': Could not find 'model/roberta'")
+NO_CHOICE = Message(r"Could not (?:find|load) '(\S+)/(\S+?)'", "In 'search': Could not find 'model/roberta'")
 NO_OVERRIDE = Message(r"^Could not override '(.+?)'", "Could not override 'task'. No match in the defaults list.")
 UNSET = Message(
     r"interpolation '\$\{(\S+)\}': Incompatible value 'None'",
@@ -74,6 +74,11 @@ def explain(
         )
     if found := NO_CHOICE.search(lines[0]):
         group, name = _as_typed((found[1], found[2]), words)
+        if group == "hydra/launcher":
+            return (
+                f"{group}={name}: there is no such launcher. joblib, submitit_local, submitit_slurm and slurm come "
+                "with: pip install 'morenas[sweeps]'"
+            )
         there = choices(group)
         return f"{group}={name}: there is no such choice{suggest(name, there)}. Choose from {', '.join(there)}."
     if found := NO_OVERRIDE.search(lines[0]):

@@ -189,13 +189,12 @@ def _job(command: Command, composed: DictConfig) -> float | list[float]:
     directory = RunDirectory(Path(settings.runtime.output_dir))
     try:
         config = to_config(composed, command.schema)
-        words = list(settings.overrides.task)
         if alone:
             team().settle(config)
-            directory.begin(command.name, config, words)
+            directory.begin(command.name, config, list(settings.overrides.task))
             return _execute(command, config, directory)
-        claimed = sweeps.claimed(directory, command.name, config, words, settings.job.num)
-        return _execute(command, config, claimed, sweeps.going_on(Path(settings.sweep.dir)))
+        claimed = sweeps.claimed(directory, command.name, config, settings)
+        return _execute(command, config, claimed, sweeps.Sweep(Path(settings.sweep.dir)).go_on)
     except RunError as error:
         if alone:
             fail(f"failed: {error}")

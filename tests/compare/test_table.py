@@ -126,6 +126,7 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.Capture
 
 def test_seed_task_and_places_are_no_settings() -> None:
     command = "python -m morenas.search +task=demo seed=3 task.data_dir=d space=attention device=cpu hydra.run.dir=d"
+    command += " sweep.again=fail hydra/launcher=joblib"
     assert settings_of(command) == ("space=attention",)
 
 

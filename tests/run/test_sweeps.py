@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import tiny_runs
 from hydra._internal.hydra import Hydra
+from omegaconf import OmegaConf
 from run_documents import RESULTS, ROW
 from tiny_runs import SEARCH_WORDS, CommandLine, run, task_words
 from whole import contents, differences
@@ -27,7 +28,7 @@ from morenas.run.config import SweepConfig, Task, TrackingConfig, Wandb
 from morenas.run.directory import RunDirectory
 from morenas.run.reading import RECORD, is_complete
 from morenas.run.results import write_results
-from morenas.run.sweeps import claimed, told
+from morenas.run.sweeps import Beginning, claimed, told
 
 CONFIG = FinetuneRunConfig(task=Task(name="t", text_columns=["text"], metrics=["accuracy"]))
 
@@ -47,7 +48,10 @@ class Sweep:
         """A job of a directory of that name: claimed, and run to its end where it is not complete."""
         own = self.folder / name
         own.mkdir(parents=True, exist_ok=True)
-        directory = claimed(RunDirectory(own), command, replace(deepcopy(CONFIG), **changes), ["word"], 0)
+        hydra: Any = OmegaConf.create(
+            {"sweep": {"dir": str(self.folder)}, "job": {"num": 0}, "overrides": {"task": ["word"]}}
+        )
+        directory = claimed(RunDirectory(own), command, replace(deepcopy(CONFIG), **changes), hydra)
         if not is_complete(directory.path):
             self.ran.append(directory.path.name)
             if complete:
@@ -134,6 +138,22 @@ def test_what_a_sweeper_cannot_be_told_is_refused() -> None:
     with pytest.raises(InputError, match="did you mean 'value'"):
         tiny_runs.composed("finetune", ["+task=demo", "sweep.objective=[values]"])
     assert tiny_runs.composed("finetune", ["+task=demo"]).sweep.objective == ["value"]
+
+
+def test_submitit_s_files_go_where_nobody_can_have_put_any(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It unpickles what it finds under a job's number, and a sweep's folder may be anybody's."""
+
+    def chosen(place: str) -> Path:
+        launcher = {"submitit_folder": place}
+        config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "launcher": launcher}})
+        OmegaConf.set_readonly(config, True)
+        Beginning().on_multirun_start(config)
+        return Path(config.hydra.launcher.submitit_folder)
+
+    first, second = (chosen("${hydra.sweep.dir}/.submitit/%j") for _ in range(2))
+    assert first != second and first.parent.parent == tmp_path / ".submitit" and first.name == "%j"
+    assert not list(first.parent.iterdir()) and str(first.parent) in capsys.readouterr().out
+    assert chosen("/elsewhere/%j") == Path("/elsewhere/%j")
 
 
 WORDS = ["-m", "+task=demo", "method=head", "tracking=local", "seed=0,1"]
